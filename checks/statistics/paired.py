@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One candidate against its baseline on the same units: exact p-values and score bounds.
+
+Only three counts matter: losses (baseline right, candidate wrong), gains (the reverse) and n.
+D is the true accuracy of the candidate minus that of the baseline; (gains - losses) / n
+estimates it.
+"""
+
+from __future__ import annotations
+
+from checks.statistics._special import normal_quantile
+from checks.statistics._unconditional import exact_p, score_of
+from checks.statistics._validate import check_alpha, check_counts, check_gamma, check_margin, check_real
+
+__all__ = ["exact_lower", "p_harm", "p_noninferior", "tango_bounds", "tango_z"]
+
+_BISECTIONS = 60
+_BOUND_TOLERANCE = 1e-7
+
+
+def tango_z(losses: int, gains: int, n: int, theta: float) -> float:
+    """Return Tango's score statistic of the hypothesis D = `theta`.
+
+    Args:
+        losses: units the baseline got right and the candidate wrong, >= 0.
+        gains: units the baseline got wrong and the candidate right, >= 0, losses + gains <= n.
+        n: units judged, >= 1.
+        theta: hypothetical difference of accuracies, in [-1, 1].
+
+    Returns:
+        The statistic: large when the data speak for D > theta, McNemar's z at theta = 0, and 0
+        where its variance is 0. Swapping losses and gains and the sign of theta swaps its sign.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Tango 1998, Statistics in Medicine 17:891; Nam 1997, Biometrics 53:1422.
+    """
+    check_counts(losses, gains, n)
+    check_real("theta", theta, "[-1, 1]", -1.0 <= theta <= 1.0)
+    return score_of(losses, gains, n, theta)
+
+
+def tango_bounds(losses: int, gains: int, n: int, alpha: float) -> tuple[float, float]:
+    """Return one-sided lower and upper score limits of D; for display and planning.
+
+    Their error can exceed `alpha` a little (0.060 at 0.05 in the worst case known), so a verdict
+    rests on `p_noninferior`, not on these.
+
+    Args:
+        losses: units the baseline got right and the candidate wrong, >= 0.
+        gains: units the baseline got wrong and the candidate right, >= 0, losses + gains <= n.
+        n: units judged, >= 1.
+        alpha: error probability of each limit by itself, in (0, 0.5].
+
+    Returns:
+        (L, U) with -1 <= L <= (gains - losses) / n <= U <= 1; together a 1 - 2 alpha interval.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Tango 1998, Statistics in Medicine 17:891 (limits solve score = +-z).
+    """
+    check_counts(losses, gains, n)
+    check_alpha(alpha)
+    z = normal_quantile(1 - alpha)
+    return _score_limit(losses, gains, n, z), -_score_limit(gains, losses, n, z)
+
+
+def _score_limit(losses: int, gains: int, n: int, z: float) -> float:
+    low, high = -1.0, (gains - losses) / n
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if score_of(losses, gains, n, middle) >= z:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def p_noninferior(losses: int, gains: int, n: int, margin: float, *, gamma: float = 5e-4) -> float:
+    """Return the exact p-value of "the candidate is worse by the margin or more" (D <= -margin).
+
+    A value at or below alpha proves D > -margin. If D <= -margin, that happens with probability
+    at most alpha for every n, every churn and every margin. With no discordant unit the value is
+    (1 - margin)^n + gamma, so identical predictions on few units prove nothing.
+
+    The value falls as the margin grows, but not at every step: the margin also decides which
+    tables count as at least as extreme, and where two of them change places the value jumps.
+
+    Args:
+        losses: units the baseline got right and the candidate wrong, >= 0.
+        gains: units the baseline got wrong and the candidate right, >= 0, losses + gains <= n.
+        n: units judged, >= 1; units must be independent.
+        margin: largest tolerated drop of accuracy, in (0, 1).
+        gamma: error spent on the gain rate, in [0, 0.01]. The value never falls below it, so it
+            must be at most a hundredth of the level the value is compared with.
+
+    Returns:
+        The p-value, in (0, 1].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Berger & Boos 1994, JASA 89:1012; Hsueh, Liu & Chen 2001, Biometrics 57:478; Lloyd &
+    Moldovan 2008, Statistics in Medicine 27:3540.
+    """
+    check_counts(losses, gains, n)
+    check_margin(margin)
+    check_gamma(gamma)
+    return exact_p(losses, gains, n, -margin, gamma)
+
+
+def p_harm(losses: int, gains: int, n: int, margin: float, *, gamma: float = 5e-4) -> float:
+    """Return the exact p-value of "the candidate stays within the margin" (D >= -margin).
+
+    A value at or below alpha proves D < -margin. Several such claims need `holm`. Identical
+    predictions never give a small value.
+
+    Args:
+        losses: units the baseline got right and the candidate wrong, >= 0.
+        gains: units the baseline got wrong and the candidate right, >= 0, losses + gains <= n.
+        n: units judged, >= 1; units must be independent.
+        margin: largest tolerated drop of accuracy, in (0, 1).
+        gamma: error spent on the loss rate, in [0, 0.01]. The value never falls below it, so it
+            must be at most a hundredth of the level the value is compared with; of k claims
+            under Holm's rule that level is alpha / k.
+
+    Returns:
+        The p-value, in (0, 1].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: as `p_noninferior`, with the roles of losses and gains exchanged.
+    """
+    check_counts(losses, gains, n)
+    check_margin(margin)
+    check_gamma(gamma)
+    return exact_p(gains, losses, n, margin, gamma)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prepared dataset: examples and their manifest, read back and checked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from checks.canonical import read_json, sha256_file, sha256_value
+from checks.errors import DataError
+from pipeline.data.splits import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "Dataset", "Split", "data_digest", "read_dataset"]
+
+COLUMNS = ("id", "unit", "split", "label", "source", "license", "consent")
+"""Columns of every manifest; slice columns follow."""
+
+MAX_EXAMPLES_BYTES = 16 * 1024**3
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, ready for a model.
+
+    Attributes:
+        ids: `(M,)` str.
+        units: `(M,)` str.
+        labels: `(M,)` int64, index into the classes.
+        images: `(M, C, H, W)` float32 in raw pixel units, [0, pixel_max].
+        columns: Slice column to `(M,)` str levels.
+    """
+
+    ids: npt.NDArray[np.str_]
+    units: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    images: npt.NDArray[np.float32]
+    columns: Mapping[str, npt.NDArray[np.str_]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All prepared examples.
+
+    Attributes:
+        manifest: One row an example: `COLUMNS`, then the slice columns, all str.
+        pixels: `(N, C, H, W)` uint8, in the manifest's order.
+        pixel_max: The value of a saturated pixel.
+        classes: Names in the order of the models' outputs.
+        slices: Names of the slice columns.
+        sha256: Identifies examples and manifest together.
+    """
+
+    manifest: pd.DataFrame
+    pixels: npt.NDArray[np.uint8]
+    pixel_max: int
+    classes: tuple[str, ...]
+    slices: tuple[str, ...]
+    sha256: str
+
+    def split(self, name: str) -> Split:
+        """Return the examples of one split.
+
+        Raises:
+            DataError: if no example is in it.
+        """
+        rows = np.flatnonzero((self.manifest["split"] == name).to_numpy())
+        if len(rows) == 0:
+            raise DataError(f"expected examples in split {name!r}, got none", where="manifest.parquet")
+        part = self.manifest.iloc[rows]
+        index = {label: position for position, label in enumerate(self.classes)}
+        return Split(
+            ids=part["id"].to_numpy(dtype=np.str_),
+            units=part["unit"].to_numpy(dtype=np.str_),
+            labels=np.array([index[label] for label in part["label"]], dtype=np.int64),
+            images=self.pixels[rows].astype(np.float32),
+            columns={column: part[column].to_numpy(dtype=np.str_) for column in self.slices},
+        )
+
+
+def data_digest(folder: Path) -> str:
+    """Return the SHA-256 that identifies the examples and the manifest in `folder`."""
+    return sha256_value(
+        {name: sha256_file(folder / name) for name in ("examples.npz", "manifest.parquet")}
+    )
+
+
+def _read_pixels(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_EXAMPLES_BYTES:
+            raise DataError(f"expected at most {MAX_EXAMPLES_BYTES} bytes, got {size}", where=str(path))
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["pixels"], [str(value) for value in arrays["ids"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"expected examples, got {type(error).__name__}: {error}", where=str(path), hint="run `dvc repro prepare`"
+        ) from error
+
+
+def _read_manifest(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"expected a manifest, got {text}", where=str(path), hint="run `dvc repro prepare`") from error
+
+
+def _check(manifest: pd.DataFrame, ids: list[str], facts: dict[str, Any], path: Path) -> None:
+    missing = [name for name in (*COLUMNS, *facts["slices"]) if name not in manifest.columns]
+    if missing:
+        raise DataError(f"expected columns {[*COLUMNS, *facts['slices']]}, got none named {missing}", where=str(path))
+    came = manifest["id"].tolist()
+    if came != ids:
+        raise DataError("expected the ids of examples.npz in the same order, got others", where=str(path))
+    if len(set(came)) != len(came):
+        raise DataError("expected unique ids, got duplicates", where=str(path))
+    for column, allowed in (("label", set(facts["classes"])), ("split", set(SPLITS))):
+        unknown = sorted({str(value) for value in manifest[column]} - allowed)
+        if unknown:
+            raise DataError(
+                f"expected each {column} to be one of {sorted(allowed)}, got {unknown[:5]}", where=str(path)
+            )
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read what `prepare` wrote.
+
+    Raises:
+        DataError: if any file is missing, corrupt, or does not fit the others.
+        EvidenceError: if `data.json` is not JSON.
+    """
+    facts = read_json(folder / "data.json")
+    if not isinstance(facts, dict) or facts.get("schema") != "leangate/data/1":
+        raise DataError("expected schema leangate/data/1", where=str(folder / "data.json"))
+    pixels, ids = _read_pixels(folder / "examples.npz")
+    manifest = _read_manifest(folder / "manifest.parquet")
+    if pixels.dtype != np.uint8 or pixels.shape != (len(ids), *facts["shape"]):
+        raise DataError(
+            f"expected pixels ({len(ids)}, {facts['shape']}) of uint8, got {pixels.dtype} {pixels.shape}",
+            where=str(folder / "examples.npz"),
+        )
+    _check(manifest, ids, facts, folder / "manifest.parquet")
+    return Dataset(
+        manifest=manifest,
+        pixels=pixels,
+        pixel_max=int(facts["pixel_max"]),
+        classes=tuple(facts["classes"]),
+        slices=tuple(facts["slices"]),
+        sha256=data_digest(folder),
+    )

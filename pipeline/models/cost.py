@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an ONNX file costs: bytes, multiply-accumulates, parameters; counted in the file itself."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx
+
+from checks.errors import ModelError
+
+__all__ = ["Cost", "measure_cost"]
+
+_TYPES_OF_WEIGHTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one ONNX file.
+
+    Attributes:
+        bytes: Size of the file.
+        gzip_bytes: Size after gzip at level 9.
+        macs: Multiply-accumulates of one image in convolutions and matrix products.
+        parameters: Numbers in weights and biases of those operations.
+    """
+
+    bytes: int
+    gzip_bytes: int
+    macs: int
+    parameters: int
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shape of every value for a batch of one; a symbolic dimension counts as 1."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else 1 for dim in dims)
+    return shapes
+
+
+def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    if node.op_type in ("Conv", "ConvTranspose"):
+        weight, output = shapes[node.input[1]], shapes[node.output[0]]
+        spatial = shapes[node.input[0]][2:] if node.op_type == "ConvTranspose" else output[2:]
+        return prod(weight) * prod(spatial)
+    if node.op_type in ("Gemm", "MatMul"):
+        left, output = shapes[node.input[0]], shapes[node.output[0]]
+        transposed = any(item.name == "transA" and item.i for item in node.attribute)
+        inner = left[0] if transposed else left[-1]
+        return inner * prod(output)
+    return 0
+
+
+def measure_cost(path: Path) -> Cost:
+    """Count what one ONNX file costs.
+
+    Raises:
+        ModelError: if the file is not an ONNX model whose shapes can be inferred.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        data = path.read_bytes()
+        model = onnx.load_model_from_string(data)
+        for value in model.graph.input:
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        for value in model.graph.output:
+            value.type.tensor_type.shape.dim[0].Clear()
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        shapes = _shapes(graph)
+        macs = sum(_macs(node, shapes) for node in graph.node)
+    except (OSError, DecodeError, onnx.shape_inference.InferenceError, KeyError, IndexError, ValueError) as error:
+        raise ModelError(f"expected an ONNX model, got {type(error).__name__}: {error}", where=str(path)) from error
+    # Scales and zero points of quantization are not parameters; they are few, and bytes count them.
+    quantizer_inputs = {
+        name
+        for node in graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for name in node.input[1:]
+    }
+    parameters = sum(
+        prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in quantizer_inputs
+        and (tensor.data_type in _TYPES_OF_WEIGHTS or tensor.data_type == onnx.TensorProto.INT32)
+        and prod(tensor.dims) > 1
+    )
+    return Cost(len(data), len(gzip.compress(data, compresslevel=9, mtime=0)), macs, parameters)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`model.json`: what one ONNX file is, what it costs, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checks.canonical import read_json, sha256_file
+from checks.errors import ModelError
+from pipeline.data.dataset import Dataset
+from pipeline.models.cost import measure_cost
+from pipeline.probes.session import open_session, predict
+
+__all__ = ["read_record", "record_model", "validation_accuracy"]
+
+SCHEMA = "leangate/model/1"
+
+
+def validation_accuracy(path: Path, dataset: Dataset, batch_size: int = 256) -> float:
+    """Return the share of the validation split that the ONNX file gets right."""
+    split = dataset.split("validation")
+    scores = predict(open_session(path), split.images, batch_size)
+    return float(np.mean(scores.argmax(axis=1) == split.labels))
+
+
+def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Describe the ONNX file at `path`.
+
+    Args:
+        path: The file.
+        name: `baseline`, a variant, or `<variant>-<precision>`.
+        dataset: Gives shape, classes and the validation split.
+        passes: What was done so far, in order, each with its resolved options.
+
+    Returns:
+        The content of `model.json`.
+    """
+    cost = measure_cost(path)
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "sha256": sha256_file(path),
+        "bytes": cost.bytes,
+        "gzip_bytes": cost.gzip_bytes,
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "pixel_max": dataset.pixel_max,
+        "shape": [int(size) for size in dataset.pixels.shape[1:]],
+        "classes": list(dataset.classes),
+        "passes": passes,
+        "validation_accuracy": validation_accuracy(path, dataset),
+    }
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read `model.json` in `folder` and check that `model.onnx` beside it is the file it describes.
+
+    Raises:
+        ModelError: if the file is of another schema or describes other bytes.
+        EvidenceError: if it is not JSON.
+    """
+    path = folder / "model.json"
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise ModelError(f"expected schema {SCHEMA}", where=str(path))
+    came = sha256_file(folder / "model.onnx")
+    if record.get("sha256") != came:
+        raise ModelError(
+            f"expected model.onnx with SHA-256 {record.get('sha256')}, got {came}",
+            where=str(folder),
+            hint="the file was changed after it was made; run `dvc repro`",
+        )
+    return record

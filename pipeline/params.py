@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`params.yaml`, typed: one section a stage, every key known, every range stated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from checks.errors import InputError, ParamsError
+
+__all__ = [
+    "Attack",
+    "Bundle",
+    "Evaluate",
+    "Model",
+    "Params",
+    "Prepare",
+    "Prune",
+    "PruneRecipe",
+    "Quantize",
+    "Register",
+    "Select",
+    "Shortlist",
+    "Time",
+    "Train",
+    "Training",
+    "Validate",
+    "load_params",
+    "load_yaml",
+]
+
+MAX_YAML_BYTES = 1024 * 1024
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A section: immutable, unknown keys and non-finite numbers refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class Splits(Section):
+    """Share of the examples in each split; together 1."""
+
+    train: Share
+    calibration: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.calibration + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"expected shares that sum to 1, got {total:g}")
+        return self
+
+
+class Prepare(Section):
+    """prepare: where examples come from and how they are split."""
+
+    source: str = Field(min_length=1, description="`file.py:function`, or a `.parquet` file with images")
+    input: str = Field(min_length=1, description="file or folder that DVC watches: raw data, or the source's code")
+    classes: tuple[str, ...] | None = Field(description="in the order of the model's outputs; null: sorted labels")
+    splits: Splits | None = Field(description="null keeps the splits that the source names")
+    slices: tuple[Name, ...] = Field(description="slice columns: computed by name, or given by the source")
+    max_examples: int = Field(default=1_000_000, ge=1)
+    max_pixels: int = Field(default=4096 * 4096, ge=1, description="of one image, checked before decoding")
+
+
+class Validate(Section):
+    """validate: what the data must satisfy."""
+
+    allowed_licenses: tuple[str, ...] = Field(min_length=1, description="SPDX ids")
+    allowed_consent: tuple[str, ...] = Field(min_length=1)
+    min_class_share: Share = Field(description="of each class in each split")
+    min_split_rows: int = Field(ge=1)
+
+
+class Model(Section):
+    """The baseline: what builds it and what it expects."""
+
+    factory: str = Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$", description="`file.py:function`")
+    arguments: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    code: str = Field(min_length=1, description="file or folder that DVC watches; holds the factory")
+    weights: str | None = Field(description="safetensors to import instead of training, or null")
+    mean: tuple[float, ...] = Field(min_length=1, max_length=64, description="a channel, of pixels scaled to [0, 1]")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _code_holds_factory(self) -> Self:
+        file = Path(self.factory.rsplit(":", 1)[0])
+        if not file.is_relative_to(self.code):
+            raise ValueError(f"expected code to be or to hold the factory's file {file}, got {self.code}")
+        return self
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"expected as many std as mean, got {len(self.std)} and {len(self.mean)}")
+        return self
+
+
+class Training(Section):
+    """How a network is trained or recovers from a pass."""
+
+    epochs: int = Field(ge=0, le=10_000)
+    batch_size: int = Field(ge=2, le=65_536)
+    learning_rate: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, le=1)
+    label_smoothing: float = Field(ge=0, lt=1)
+    max_shift: int = Field(ge=0, le=64, description="random translation, in pixels")
+    flip: bool = Field(default=False, description="random horizontal mirror image")
+    noise: float = Field(default=0.0, ge=0, le=1, description="sd of Gaussian noise, share of the pixel range")
+
+
+class Train(Training):
+    """train: the baseline."""
+
+
+class PruneRecipe(Section):
+    """One shrink variant."""
+
+    macs_reduction: float = Field(ge=1, le=100, description="2 halves the multiply-accumulates; 1 prunes nothing")
+    criterion: Literal["l1", "l2", "batchnorm", "taylor", "random"] = "taylor"
+    steps: int = Field(default=1, ge=1, le=100, description="pruning and recovery alternate this often")
+    round_to: int = Field(default=1, ge=1, le=64, description="channel counts are multiples of it")
+    distill_weight: float = Field(default=0.0, ge=0, le=1, description="share of the teacher in the loss")
+    distill_temperature: float = Field(default=2.0, gt=0, le=100)
+    recovery: Training
+
+
+class Prune(Section):
+    """prune: the shrink variants by name."""
+
+    variants: tuple[Name, ...] = Field(min_length=1)
+    recipes: dict[Name, PruneRecipe]
+
+    @model_validator(mode="after")
+    def _every_variant_has_a_recipe(self) -> Self:
+        missing = sorted(set(self.variants) - set(self.recipes))
+        if missing:
+            raise ValueError(f"expected a recipe for each of variants, got none for {missing}")
+        if len(set(self.variants)) != len(self.variants):
+            raise ValueError(f"expected distinct variants, got {list(self.variants)}")
+        return self
+
+
+Precision = Literal["fp32", "int8"]
+
+
+class Quantize(Section):
+    """quantize: precisions, and how static int8 is calibrated."""
+
+    precisions: tuple[Precision, ...] = Field(min_length=1)
+    calibration: Literal["minmax", "entropy", "percentile"]
+    max_examples: int = Field(ge=1, description="of the calibration split")
+
+
+class Shortlist(Section):
+    """shortlist: how finalists are chosen, on the validation split alone."""
+
+    slots: tuple[Name, ...] = Field(min_length=1, max_length=8, description="one finalist each; alpha is shared")
+    max_accuracy_drop: float = Field(gt=0, lt=1, description="worse candidates are no finalists")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.slots)) != len(self.slots):
+            raise ValueError(f"expected distinct slots, got {list(self.slots)}")
+        return self
+
+
+class Attack(Section):
+    """The adversarial pool, the same budget for both models."""
+
+    epsilon: float = Field(gt=0, le=1, description="L-infinity budget, share of the pixel range")
+    examples: int = Field(ge=1, description="of the test split, drawn with the seed")
+    pgd_steps: int = Field(ge=1, le=10_000)
+    pgd_restarts: int = Field(ge=1, le=1_000)
+    square_queries: int = Field(ge=1, le=1_000_000, description="an example")
+
+
+class Evaluate(Section):
+    """evaluate: the probes on the test split."""
+
+    batch_size: int = Field(ge=1, le=65_536)
+    attack: Attack
+
+
+class Time(Section):
+    """time: paired latency over fresh session pairs."""
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=1)
+    sessions: int = Field(ge=1, le=1_000)
+    rounds: int = Field(ge=1, le=10_000)
+    calls: int = Field(ge=1, le=10_000, description="a round's time is the median of so many calls")
+    warmup: int = Field(ge=0, le=10_000, description="calls of each file per session, thrown away")
+    threads: int = Field(default=1, ge=1, le=256)
+
+
+class Select(Section):
+    """select: what is preferred among finalists that passed; no test metric may be named."""
+
+    preference: tuple[Literal["bytes", "macs", "latency"], ...] = Field(min_length=1)
+
+
+class Bundle(Section):
+    """bundle: what only a person can say of the model; printed on the card."""
+
+    title: str = Field(min_length=1, max_length=200)
+    purpose: str = Field(max_length=2_000)
+    license: str = Field(max_length=100)
+    contact: str = Field(max_length=200)
+    limitations: tuple[str, ...]
+
+
+class Register(Section):
+    """register: name in the registry."""
+
+    model: str = Field(pattern=r"^[^/:]{1,200}$")
+    alias: Name
+    experiment: str = Field(min_length=1, max_length=200)
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    seed: int = Field(ge=0, le=2**31 - 1)
+    model: Model
+    prepare: Prepare
+    validate_: Validate = Field(alias="validate")
+    train: Train
+    prune: Prune
+    quantize: Quantize
+    shortlist: Shortlist
+    evaluate: Evaluate
+    time: Time
+    select: Select
+    bundle: Bundle
+    register_: Register = Field(alias="register")
+
+
+def load_yaml(path: Path, error_type: type[InputError]) -> Any:
+    """Read a YAML 1.2 file (as DVC does), refusing duplicate keys, tags and files over 1 MiB.
+
+    Raises:
+        error_type: if the file is missing, too large, or not such YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        size = path.stat().st_size
+        if size > MAX_YAML_BYTES:
+            raise error_type(f"expected at most {MAX_YAML_BYTES} bytes, got {size}", where=str(path))
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise error_type(
+            f"expected a readable file, got {error.strerror}",
+            where=str(path),
+            hint="run the command in the folder that holds dvc.yaml",
+        ) from error
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise error_type(f"expected YAML, got: {text}", where=str(path)) from error
+
+
+def _tuples(value: Any) -> Any:
+    """YAML has lists where sections hold immutable tuples; strict mode would refuse them."""
+    if isinstance(value, list):
+        return tuple(_tuples(entry) for entry in value)
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    return value
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        ParamsError: naming every wrong key, if the file is missing or anything in it is wrong.
+    """
+    value = load_yaml(path, ParamsError)
+    if not isinstance(value, dict):
+        raise ParamsError("expected sections (seed, model, prepare, ...)", where=str(path))
+    try:
+        return Params.model_validate(_tuples(value))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: {entry['msg']}"
+            + ("" if entry["type"] == "missing" else f", got {str(entry['input'])[:80]}")
+            for entry in error.errors(include_url=False, include_context=False)
+        ]
+        raise ParamsError("; ".join(lines), where=str(path), hint="correct the named keys") from error

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""quantize: one candidate, a shrink variant at one precision."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from checks.errors import ParamsError
+from pipeline.files import output_dir, write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+
+__all__ = ["run"]
+
+
+def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None:
+    """Write the candidate's `model.onnx` and `model.json`.
+
+    Raises:
+        CompressionError: if the file cannot be quantized, or would not run in integers.
+        ModelError: if the variant's files are unusable.
+    """
+    from pipeline.compress.static_int8 import StaticInt8, quantize_static_int8
+    from pipeline.data.dataset import read_dataset
+    from pipeline.models.record import read_record, record_model
+
+    if precision not in ("fp32", "int8"):
+        raise ParamsError(f"expected fp32 or int8, got {precision!r}", where="params.yaml quantize.precisions")
+    source = layout.shrunk(variant)
+    passes = read_record(source)["passes"]
+    dataset = read_dataset(layout.data)
+    name = f"{variant}-{precision}"
+    with output_dir(layout.candidate(name)) as folder:
+        path = folder / "model.onnx"
+        if precision == "int8":
+            images = dataset.split("calibration").images
+            rng = np.random.default_rng([params.seed, 0xCA11B])
+            chosen = np.sort(rng.permutation(len(images))[: params.quantize.max_examples])
+            config = StaticInt8(params.quantize.calibration)
+            figures = quantize_static_int8(source / "model.onnx", path, images[chosen], config)
+            options = {"calibration": config.calibration, "examples": len(chosen), "seed": params.seed}
+            passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
+        else:
+            shutil.copyfile(source / "model.onnx", path)
+        write_json(folder / "model.json", record_model(path, name, dataset, passes))

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train: the baseline, trained here or imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.files import output_dir, write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+
+__all__ = ["run"]
+
+
+def run(layout: Layout, params: Params) -> None:
+    """Write the baseline's `weights.safetensors`, `model.onnx` and `model.json`.
+
+    Raises:
+        ModelError: if the factory or the weights are unusable.
+        DataError: if the dataset is.
+    """
+    from pipeline.data.dataset import read_dataset
+    from pipeline.models.export import export_onnx
+    from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
+    from pipeline.models.record import record_model
+    from pipeline.models.training import make_deterministic, train_network
+
+    dataset = read_dataset(layout.data)
+    make_deterministic(params.seed)
+    _, channels, height, width = dataset.pixels.shape
+    shape = (channels, height, width)
+    network = build_network(params.model, shape, len(dataset.classes), layout.root, params.seed)
+    module = Preprocessed(network, params.model, dataset.pixel_max)
+    done: dict[str, Any]
+    if params.model.weights is not None:
+        load_weights(network, layout.root / params.model.weights, f"params.yaml model.weights ({params.model.weights})")
+        done = {"pass": "import", "options": {"weights": params.model.weights}}
+    else:
+        split = dataset.split("train")
+        train_network(
+            module,
+            split.images,
+            split.labels,
+            params.train,
+            pixel_max=dataset.pixel_max,
+            seed=params.seed,
+            label="training the baseline",
+        )
+        done = {"pass": "train", "options": params.train.model_dump()}
+    done["options"] = {"factory": params.model.factory, "seed": params.seed, **done["options"]}
+    with output_dir(layout.baseline) as folder:
+        save_weights(network, folder / "weights.safetensors")
+        export_onnx(module, shape, folder / "model.onnx")
+        write_json(folder / "model.json", record_model(folder / "model.onnx", "baseline", dataset, [done]))
