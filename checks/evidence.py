@@ -204,7 +204,9 @@ class _Table:
     def array(self, name: str, kind: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
         array = self.arrays.get(name)
         if array is None:
-            raise EvidenceError(f"expected an array {name!r}, got {sorted(self.arrays)}", where=str(self.path))
+            raise EvidenceError(
+                f"expected an array {name!r}, got {sorted(self.arrays)}", where=str(self.path)
+            )
         fits = array.ndim == len(shape) and all(
             want is None or want == got for want, got in zip(shape, array.shape, strict=True)
         )
@@ -217,7 +219,9 @@ class _Table:
 
     def field(self, name: str) -> Any:
         if name not in self.header:
-            raise EvidenceError(f"expected {name!r} in the header, got {sorted(self.header)}", where=str(self.path))
+            raise EvidenceError(
+                f"expected {name!r} in the header, got {sorted(self.header)}", where=str(self.path)
+            )
         return self.header[name]
 
     def expect_subject(self, subject: Subject, *names: str) -> None:
@@ -317,7 +321,8 @@ def _json_of(path: Path, schema: str, subject: Subject, *names: str) -> Mapping[
     for name in names:
         if value.get(name) != getattr(subject, name):
             raise EvidenceError(
-                f"expected evidence of {name} {getattr(subject, name)}, got {value.get(name)}", where=str(path)
+                f"expected evidence of {name} {getattr(subject, name)}, got {value.get(name)}",
+                where=str(path),
             )
     return value
 

@@ -77,7 +77,9 @@ class Measurement:
         for entry in self.statistics.values():
             numbers.extend(entry if isinstance(entry, list | tuple) else [entry])
         if not all(math.isfinite(number) for number in numbers):
-            raise CheckError(f"expected finite numbers, got {numbers}", where=f"{self.metric} on {self.slice}")
+            raise CheckError(
+                f"expected finite numbers, got {numbers}", where=f"{self.metric} on {self.slice}"
+            )
         if self.n < 1:
             raise CheckError(f"expected n >= 1, got {self.n}", where=f"{self.metric} on {self.slice}")
 

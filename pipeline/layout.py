@@ -76,6 +76,11 @@ class Layout:
         return self.artifacts / "selection.json"
 
     @property
+    def report(self) -> Path:
+        """select: `report.html`, `report.md`."""
+        return self.artifacts / "report"
+
+    @property
     def verdict(self) -> Path:
         """enforce: exists only after something passed."""
         return self.artifacts / "verdict.json"

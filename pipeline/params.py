@@ -63,8 +63,12 @@ class Prepare(Section):
     """prepare: where examples come from and how they are split."""
 
     source: str = Field(min_length=1, description="`file.py:function`, or a `.parquet` file with images")
-    input: str = Field(min_length=1, description="file or folder that DVC watches: raw data, or the source's code")
-    classes: tuple[str, ...] | None = Field(description="in the order of the model's outputs; null: sorted labels")
+    input: str = Field(
+        min_length=1, description="file or folder that DVC watches: raw data, or the source's code"
+    )
+    classes: tuple[str, ...] | None = Field(
+        description="in the order of the model's outputs; null: sorted labels"
+    )
     splits: Splits | None = Field(description="null keeps the splits that the source names")
     slices: tuple[Name, ...] = Field(description="slice columns: computed by name, or given by the source")
     max_examples: int = Field(default=1_000_000, ge=1)
@@ -87,7 +91,9 @@ class Model(Section):
     arguments: dict[str, int | float | str | bool] = Field(default_factory=dict)
     code: str = Field(min_length=1, description="file or folder that DVC watches; holds the factory")
     weights: str | None = Field(description="safetensors to import instead of training, or null")
-    mean: tuple[float, ...] = Field(min_length=1, max_length=64, description="a channel, of pixels scaled to [0, 1]")
+    mean: tuple[float, ...] = Field(
+        min_length=1, max_length=64, description="a channel, of pixels scaled to [0, 1]"
+    )
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=64)
 
     @model_validator(mode="after")
@@ -114,7 +120,9 @@ class Training(Section):
     label_smoothing: float = Field(ge=0, lt=1)
     max_shift: int = Field(ge=0, le=64, description="random translation, in pixels")
     flip: bool = Field(default=False, description="random horizontal mirror image")
-    noise: float = Field(default=0.0, ge=0, le=1, description="sd of Gaussian noise, share of the pixel range")
+    noise: float = Field(
+        default=0.0, ge=0, le=1, description="sd of Gaussian noise, share of the pixel range"
+    )
 
 
 class Train(Training):
@@ -124,7 +132,9 @@ class Train(Training):
 class PruneRecipe(Section):
     """One shrink variant."""
 
-    macs_reduction: float = Field(ge=1, le=100, description="2 halves the multiply-accumulates; 1 prunes nothing")
+    macs_reduction: float = Field(
+        ge=1, le=100, description="2 halves the multiply-accumulates; 1 prunes nothing"
+    )
     criterion: Literal["l1", "l2", "batchnorm", "taylor", "random"] = "taylor"
     steps: int = Field(default=1, ge=1, le=100, description="pruning and recovery alternate this often")
     round_to: int = Field(default=1, ge=1, le=64, description="channel counts are multiples of it")
@@ -163,7 +173,9 @@ class Quantize(Section):
 class Shortlist(Section):
     """shortlist: how finalists are chosen, on the validation split alone."""
 
-    slots: tuple[Name, ...] = Field(min_length=1, max_length=8, description="one finalist each; alpha is shared")
+    slots: tuple[Name, ...] = Field(
+        min_length=1, max_length=8, description="one finalist each; alpha is shared"
+    )
     max_accuracy_drop: float = Field(gt=0, lt=1, description="worse candidates are no finalists")
 
     @model_validator(mode="after")

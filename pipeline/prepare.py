@@ -50,7 +50,9 @@ def _splits(examples: SourceExamples, units: list[str], params: Prepare, seed: i
         )
     unknown = sorted(set(examples.splits) - set(SPLITS))
     if unknown:
-        raise DataError(f"expected splits named {list(SPLITS)}, got {unknown[:5]}", where="params.yaml prepare.source")
+        raise DataError(
+            f"expected splits named {list(SPLITS)}, got {unknown[:5]}", where="params.yaml prepare.source"
+        )
     return list(examples.splits)
 
 
@@ -69,14 +71,21 @@ def _slice_columns(
             origins[name] = {"from": "source"}
         elif name in measured:
             if not outside_test.any():
-                raise DataError("expected examples outside the test split, got none", where="params.yaml prepare.slices")
+                raise DataError(
+                    "expected examples outside the test split, got none", where="params.yaml prepare.slices"
+                )
             edges = tercile_edges(measured[name][outside_test])
             columns[name] = tercile_levels(measured[name], edges, LEVELS[name])
-            origins[name] = {"from": "pixels", "formula": FORMULAS[name], "edges": list(edges), "levels": LEVELS[name]}
+            origins[name] = {
+                "from": "pixels",
+                "formula": FORMULAS[name],
+                "edges": list(edges),
+                "levels": LEVELS[name],
+            }
         else:
             raise DataError(
-                f"expected a slice column of the source {sorted(examples.columns)} or one of {sorted(measured)}, "
-                f"got {name!r}",
+                f"expected a slice column of the source {sorted(examples.columns)} "
+                f"or one of {sorted(measured)}, got {name!r}",
                 where="params.yaml prepare.slices",
             )
     return columns, origins
@@ -92,7 +101,9 @@ def _classes(labels: Sequence[str], params: Prepare) -> list[str]:
             hint="add the class, or remove the rows",
         )
     if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise DataError(f"expected at least two distinct classes, got {classes}", where="params.yaml prepare.classes")
+        raise DataError(
+            f"expected at least two distinct classes, got {classes}", where="params.yaml prepare.classes"
+        )
     return classes
 
 
@@ -105,7 +116,9 @@ def _sources(manifest: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(folder: Path, examples: SourceExamples, manifest: pd.DataFrame, facts: dict[str, Any]) -> None:
-    np.savez_compressed(folder / "examples.npz", pixels=examples.pixels, ids=np.array(examples.ids, dtype=np.str_))
+    np.savez_compressed(
+        folder / "examples.npz", pixels=examples.pixels, ids=np.array(examples.ids, dtype=np.str_)
+    )
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     digests = {
         "examples_sha256": sha256_file(folder / "examples.npz"),
@@ -129,7 +142,10 @@ def run(layout: Layout, params: Params) -> None:
     slices, origins = _slice_columns(examples, splits, params.prepare.slices)
     clash = sorted(set(slices) & set(COLUMNS))
     if clash:
-        raise DataError(f"expected slice columns other than {list(COLUMNS)}, got {clash}", where="params.yaml prepare.slices")
+        raise DataError(
+            f"expected slice columns other than {list(COLUMNS)}, got {clash}",
+            where="params.yaml prepare.slices",
+        )
     values = {
         "id": [str(name) for name in examples.ids],
         "unit": units,
@@ -143,7 +159,9 @@ def run(layout: Layout, params: Params) -> None:
     manifest = pd.DataFrame(values, dtype="str")
     duplicated = manifest["id"][manifest["id"].duplicated()].unique().tolist()
     if duplicated:
-        raise DataError(f"expected unique ids, got {duplicated[:5]} more than once", where="params.yaml prepare.source")
+        raise DataError(
+            f"expected unique ids, got {duplicated[:5]} more than once", where="params.yaml prepare.source"
+        )
     facts = {
         "schema": "leangate/data/1",
         "classes": _classes(values["label"], params.prepare),

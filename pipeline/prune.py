@@ -99,7 +99,9 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
     network = build_network(params.model, shape, len(dataset.classes), layout.root, params.seed)
     weights = layout.baseline / "weights.safetensors"
     load_weights(network, weights, str(weights))
-    module, passes = _shrink(Preprocessed(network, params.model, dataset.pixel_max), recipe, dataset, params.seed)
+    module, passes = _shrink(
+        Preprocessed(network, params.model, dataset.pixel_max), recipe, dataset, params.seed
+    )
     with output_dir(layout.shrunk(variant)) as folder:
         save_weights(module, folder / "weights.safetensors")
         export_onnx(module, shape, folder / "model.onnx")

@@ -27,7 +27,9 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     from pipeline.models.record import read_record, record_model
 
     if precision not in ("fp32", "int8"):
-        raise ParamsError(f"expected fp32 or int8, got {precision!r}", where="params.yaml quantize.precisions")
+        raise ParamsError(
+            f"expected fp32 or int8, got {precision!r}", where="params.yaml quantize.precisions"
+        )
     source = layout.shrunk(variant)
     passes = read_record(source)["passes"]
     dataset = read_dataset(layout.data)

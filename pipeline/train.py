@@ -33,7 +33,9 @@ def run(layout: Layout, params: Params) -> None:
     module = Preprocessed(network, params.model, dataset.pixel_max)
     done: dict[str, Any]
     if params.model.weights is not None:
-        load_weights(network, layout.root / params.model.weights, f"params.yaml model.weights ({params.model.weights})")
+        load_weights(
+            network, layout.root / params.model.weights, f"params.yaml model.weights ({params.model.weights})"
+        )
         done = {"pass": "import", "options": {"weights": params.model.weights}}
     else:
         split = dataset.split("train")

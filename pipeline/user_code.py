@@ -40,7 +40,9 @@ def load_function(spec: str, root: Path, *, where: str, error_type: type[InputEr
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise error_type(f"expected {file} to load, got {type(error).__name__}: {error}", where=where) from error
+        raise error_type(
+            f"expected {file} to load, got {type(error).__name__}: {error}", where=where
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise error_type(f"expected a function {name!r} in {file}, got none", where=where)

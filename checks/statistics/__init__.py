@@ -28,10 +28,20 @@ inside functions only, because importing it costs more than judging.
 
 from __future__ import annotations
 
-from checks.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper, wilson_bounds
+from checks.statistics.binomial import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    wilson_bounds,
+)
 from checks.statistics.disparity import mover_tango_lower, mover_tango_upper
 from checks.statistics.multiplicity import holm
-from checks.statistics.paired import exact_lower, p_harm, p_noninferior, tango_bounds, tango_z
+from checks.statistics.paired import (
+    exact_lower,
+    p_harm,
+    p_noninferior,
+    tango_bounds,
+    tango_z,
+)
 from checks.statistics.planning import (
     MoreExamples,
     further_examples,
@@ -40,7 +50,11 @@ from checks.statistics.planning import (
     n_plan,
     power,
 )
-from checks.statistics.ranks import hodges_lehmann, hodges_lehmann_bounds, walsh_averages
+from checks.statistics.ranks import (
+    hodges_lehmann,
+    hodges_lehmann_bounds,
+    walsh_averages,
+)
 
 __all__ = [
     "MoreExamples",

@@ -3,42 +3,43 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 
 # The Berger-Boos share is part of every p-value, so a large one can only be a mistake.
 MAX_GAMMA = 0.01
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+def _count(name: str, value: int, least: int) -> int:
+    """Return `value` as a Python int, because numpy's unsigned counts wrap when subtracted."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise ValueError(f"expected {name} as an integer >= {least}, got {value!r}")
+    return int(value)
 
 
-def check_size(n: int) -> None:
-    """Refuse anything but an integer `n` >= 1."""
-    if not _is_count(n) or n < 1:
-        raise ValueError(f"expected an integer n >= 1, got {n!r}")
+def checked_size(n: int) -> int:
+    """Return `n`, refusing anything but an integer >= 1."""
+    return _count("n", n, 1)
 
 
-def check_counts(losses: int, gains: int, n: int) -> None:
-    """Refuse counts that are not integers >= 0 or that exceed `n` together."""
-    check_size(n)
-    for name, value in (("losses", losses), ("gains", gains)):
-        if not _is_count(value):
-            raise ValueError(f"expected {name} as an integer >= 0, got {value!r}")
-    if losses + gains > n:
-        raise ValueError(f"expected losses + gains <= n, got {losses} + {gains} > {n}")
+def checked_counts(losses: int, gains: int, n: int) -> tuple[int, int, int]:
+    """Return the counts, refusing any that are not integers >= 0 or exceed `n` together."""
+    size, lost, gained = checked_size(n), _count("losses", losses, 0), _count("gains", gains, 0)
+    if lost + gained > size:
+        raise ValueError(f"expected losses + gains <= n, got {lost} + {gained} > {size}")
+    return lost, gained, size
 
 
-def check_successes(successes: int, n: int) -> None:
-    """Refuse `successes` outside 0..n."""
-    check_size(n)
-    if not _is_count(successes) or successes > n:
-        raise ValueError(f"expected successes as an integer from 0 to n = {n}, got {successes!r}")
+def checked_successes(successes: int, n: int) -> tuple[int, int]:
+    """Return the counts, refusing successes outside 0..n."""
+    size, hits = checked_size(n), _count("successes", successes, 0)
+    if hits > size:
+        raise ValueError(f"expected successes <= n, got {hits} > {size}")
+    return hits, size
 
 
 def check_real(name: str, value: float, interval: str, inside: bool) -> None:
-    """Refuse `value` unless it is a real number and `inside` holds; NaN is never inside."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not inside:
+    """Refuse `value` unless `inside` holds; comparisons put NaN outside of every interval."""
+    if not inside:
         raise ValueError(f"expected {name} in {interval}, got {value!r}")
 
 
@@ -55,3 +56,12 @@ def check_alpha(alpha: float) -> None:
 def check_gamma(gamma: float) -> None:
     """Refuse a Berger-Boos share outside [0, 0.01]."""
     check_real("gamma", gamma, f"[0, {MAX_GAMMA}]", 0.0 <= gamma <= MAX_GAMMA)
+
+
+def share_of(alpha: float, gamma: float | None) -> float:
+    """Return `gamma`, or a hundredth of `alpha` if it is None; refuse one that leaves no error."""
+    if gamma is None:
+        return alpha / 100
+    check_gamma(gamma)
+    check_real("gamma", gamma, f"[0, alpha = {alpha})", gamma < alpha)
+    return gamma

@@ -97,7 +97,9 @@ def count_macs(module: nn.Module, image: torch.Tensor) -> int:
 def _output_layer(module: nn.Module, image: torch.Tensor) -> nn.Module:
     """The layer that runs last: its outputs are the classes, which are never pruned."""
     seen: list[nn.Module] = []
-    handles = [layer.register_forward_hook(lambda layer, *_: seen.append(layer)) for _, layer in _layers(module)]
+    handles = [
+        layer.register_forward_hook(lambda layer, *_: seen.append(layer)) for _, layer in _layers(module)
+    ]
     try:
         with torch.no_grad():
             module(image)
@@ -105,7 +107,9 @@ def _output_layer(module: nn.Module, image: torch.Tensor) -> nn.Module:
         for handle in handles:
             handle.remove()
     if not seen:
-        raise CompressionError("expected a network with convolutions or linear layers, got none", where="prune")
+        raise CompressionError(
+            "expected a network with convolutions or linear layers, got none", where="prune"
+        )
     return seen[-1]
 
 
@@ -192,7 +196,9 @@ def _verify(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> No
     with torch.no_grad():
         want, came = reference.eval()(images), pruned.eval()(images)
     if want.shape != came.shape:
-        raise CompressionError(f"expected scores of shape {tuple(want.shape)}, got {tuple(came.shape)}", where="prune")
+        raise CompressionError(
+            f"expected scores of shape {tuple(want.shape)}, got {tuple(came.shape)}", where="prune"
+        )
     if not torch.isfinite(came).all():
         raise CompressionError("expected finite scores after pruning, got NaN or infinity", where="prune")
     difference = float((want - came).abs().max())
@@ -209,7 +215,8 @@ def _verify(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> No
 
 def _gradients(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
     module.zero_grad()
-    for batch, target in zip(images.split(128), labels.split(128), strict=True):
+    batches = zip(torch.split(images, 128), torch.split(labels, 128), strict=True)
+    for batch, target in batches:
         functional.cross_entropy(module(batch), target, reduction="sum").backward()  # type: ignore[no-untyped-call]
 
 
@@ -259,7 +266,9 @@ def prune_channels(
     before = count_macs(module, image)
     widths = {name: _width(layer) for name, layer in _layers(module)}
     if config.macs_reduction == 1:
-        return PrunedChannels(module, before, before, {name: (width, width) for name, width in widths.items()})
+        return PrunedChannels(
+            module, before, before, {name: (width, width) for name, width in widths.items()}
+        )
     if config.criterion == "taylor":
         _gradients(module, images, labels)
     try:

@@ -92,7 +92,9 @@ def integer_share(path: Path) -> tuple[int, int]:
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise CompressionError(f"expected ONNX Runtime to load the int8 file, got {error}", where="quantize") from error
+            raise CompressionError(
+                f"expected ONNX Runtime to load the int8 file, got {error}", where="quantize"
+            ) from error
         counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
     integer = counts["QLinearConv"] + counts["ConvInteger"]
     return integer, integer + counts["Conv"] + counts["FusedConv"]

@@ -88,9 +88,7 @@ class Dataset:
 
 def data_digest(folder: Path) -> str:
     """Return the SHA-256 that identifies the examples and the manifest in `folder`."""
-    return sha256_value(
-        {name: sha256_file(folder / name) for name in ("examples.npz", "manifest.parquet")}
-    )
+    return sha256_value({name: sha256_file(folder / name) for name in ("examples.npz", "manifest.parquet")})
 
 
 def _read_pixels(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
@@ -103,7 +101,9 @@ def _read_pixels(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
             return arrays["pixels"], [str(value) for value in arrays["ids"]]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"expected examples, got {type(error).__name__}: {error}", where=str(path), hint="run `dvc repro prepare`"
+            f"expected examples, got {type(error).__name__}: {error}",
+            where=str(path),
+            hint="run `dvc repro prepare`",
         ) from error
 
 
@@ -115,13 +115,17 @@ def _read_manifest(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object)
     except (OSError, ValueError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
-        raise DataError(f"expected a manifest, got {text}", where=str(path), hint="run `dvc repro prepare`") from error
+        raise DataError(
+            f"expected a manifest, got {text}", where=str(path), hint="run `dvc repro prepare`"
+        ) from error
 
 
 def _check(manifest: pd.DataFrame, ids: list[str], facts: dict[str, Any], path: Path) -> None:
     missing = [name for name in (*COLUMNS, *facts["slices"]) if name not in manifest.columns]
     if missing:
-        raise DataError(f"expected columns {[*COLUMNS, *facts['slices']]}, got none named {missing}", where=str(path))
+        raise DataError(
+            f"expected columns {[*COLUMNS, *facts['slices']]}, got none named {missing}", where=str(path)
+        )
     came = manifest["id"].tolist()
     if came != ids:
         raise DataError("expected the ids of examples.npz in the same order, got others", where=str(path))

@@ -98,7 +98,9 @@ def _decode(data: Any, row: str, max_pixels: int, where: str) -> Pixels:
                     hint="raise prepare.max_pixels if this is right",
                 )
             if image.mode not in ("L", "RGB"):
-                raise DataError(f"row {row}: expected a grey or RGB image, got mode {image.mode}", where=where)
+                raise DataError(
+                    f"row {row}: expected a grey or RGB image, got mode {image.mode}", where=where
+                )
             array = np.asarray(image, dtype=np.uint8)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
@@ -124,20 +126,28 @@ def _parquet_table(path: Path, max_examples: int, where: str) -> pa.Table:
                 )
             table = file.read()
     except (OSError, pa.ArrowInvalid, pa.ArrowException) as error:
-        raise DataError(f"expected a Parquet file, got {' '.join(str(error).split())}", where=where) from error
+        raise DataError(
+            f"expected a Parquet file, got {' '.join(str(error).split())}", where=where
+        ) from error
     missing = [name for name in IMAGE_COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"expected columns {list(IMAGE_COLUMNS)}, got none named {missing}", where=where)
     for name in table.column_names:
         if table.column(name).null_count:
-            raise DataError(f"expected no nulls in column {name!r}, got {table.column(name).null_count}", where=where)
+            raise DataError(
+                f"expected no nulls in column {name!r}, got {table.column(name).null_count}", where=where
+            )
     return table
 
 
 def _read_parquet(path: Path, params: Prepare, where: str) -> SourceExamples:
     table = _parquet_table(path, params.max_examples, where)
-    text = {name: [str(value) for value in table.column(name).to_pylist()] for name in table.column_names if name != "image"}
-    images = []
+    text = {
+        name: [str(value) for value in table.column(name).to_pylist()]
+        for name in table.column_names
+        if name != "image"
+    }
+    images: list[Pixels] = []
     for row, data in zip(text["id"], table.column("image").to_pylist(), strict=True):
         image = _decode(data, row, params.max_pixels, where)
         if images and image.shape != images[0].shape:
@@ -177,5 +187,7 @@ def read_source(params: Prepare, root: Path) -> SourceExamples:
     if not isinstance(examples, SourceExamples):
         raise DataError(f"expected a SourceExamples, got {type(examples).__name__}", where=where)
     if len(examples.pixels) > params.max_examples:
-        raise DataError(f"expected at most {params.max_examples} examples, got {len(examples.pixels)}", where=where)
+        raise DataError(
+            f"expected at most {params.max_examples} examples, got {len(examples.pixels)}", where=where
+        )
     return _check(examples, where)

@@ -14,7 +14,12 @@ from checks.errors import ModelError
 
 __all__ = ["Cost", "measure_cost"]
 
-_TYPES_OF_WEIGHTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+_TYPES_OF_WEIGHTS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,17 @@ def measure_cost(path: Path) -> Cost:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         shapes = _shapes(graph)
         macs = sum(_macs(node, shapes) for node in graph.node)
-    except (OSError, DecodeError, onnx.shape_inference.InferenceError, KeyError, IndexError, ValueError) as error:
-        raise ModelError(f"expected an ONNX model, got {type(error).__name__}: {error}", where=str(path)) from error
+    except (
+        OSError,
+        DecodeError,
+        onnx.shape_inference.InferenceError,
+        KeyError,
+        IndexError,
+        ValueError,
+    ) as error:
+        raise ModelError(
+            f"expected an ONNX model, got {type(error).__name__}: {error}", where=str(path)
+        ) from error
     # Scales and zero points of quantization are not parameters; they are few, and bytes count them.
     quantizer_inputs = {
         name

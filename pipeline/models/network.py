@@ -40,7 +40,9 @@ class Preprocessed(nn.Module):
         return scores
 
 
-def build_network(model: Model, shape: tuple[int, int, int], classes: int, root: Path, seed: int) -> nn.Module:
+def build_network(
+    model: Model, shape: tuple[int, int, int], classes: int, root: Path, seed: int
+) -> nn.Module:
     """Build the user's network and check what it returns.
 
     Args:
@@ -55,7 +57,9 @@ def build_network(model: Model, shape: tuple[int, int, int], classes: int, root:
     """
     where = f"params.yaml model.factory ({model.factory})"
     if len(model.mean) != shape[0]:
-        raise ModelError(f"expected {shape[0]} means, one a channel, got {len(model.mean)}", where="params.yaml model.mean")
+        raise ModelError(
+            f"expected {shape[0]} means, one a channel, got {len(model.mean)}", where="params.yaml model.mean"
+        )
     torch.manual_seed(seed)
     function = load_function(model.factory, root, where=where, error_type=ModelError)
     network = call_function(function, dict(model.arguments), where=where, error_type=ModelError)
@@ -98,4 +102,6 @@ def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state of `network` as safetensors."""
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, path)
+    save_file(
+        {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, path
+    )

@@ -50,7 +50,9 @@ def _shift(images: torch.Tensor, max_shift: int, generator: torch.Generator) -> 
     return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _augment(images: torch.Tensor, training: Training, pixel_max: int, generator: torch.Generator) -> torch.Tensor:
+def _augment(
+    images: torch.Tensor, training: Training, pixel_max: int, generator: torch.Generator
+) -> torch.Tensor:
     if training.max_shift:
         images = _shift(images, training.max_shift, generator)
     if training.flip:
@@ -63,7 +65,11 @@ def _augment(images: torch.Tensor, training: Training, pixel_max: int, generator
 
 
 def _loss(
-    scores: torch.Tensor, labels: torch.Tensor, images: torch.Tensor, training: Training, teacher: Teacher | None
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    images: torch.Tensor,
+    training: Training,
+    teacher: Teacher | None,
 ) -> torch.Tensor:
     hard = functional.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
     if teacher is None or teacher.weight == 0:

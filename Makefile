@@ -1,0 +1,47 @@
+# Everything a new machine needs is installed here, into .venv, at the versions of constraints.txt.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help env repro test test-fast check format ui clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+env: $(STAMP) ## make the environment, pinned
+
+repro: $(STAMP) ## take the bundled digits from raw data to a registered, proven int8 model
+	@$(BIN)/leangate run
+
+test: $(STAMP) ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: $(STAMP) ## all tests but the integration tests
+	$(BIN)/python -m pytest -n 2 -m 'not integration'
+
+check: $(STAMP) ## ruff, mypy, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code as ruff formats it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(STAMP) ## the MLflow user interface on 127.0.0.1:5000, for the registry of `make repro`
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --workers 1 \
+		--backend-store-uri sqlite:///mlflow.db
+
+clean: ## remove everything `make repro` made; the environment stays
+	rm -rf artifacts dvc.lock mlflow.db mlruns .dvc/tmp .dvc/cache

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decision: all findings on one candidate, open or closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from checks.errors import LeanGateError, PolicyError
+from checks.evidence import Evidence
+from checks.finding import Finding, Verdict
+from checks.judge import judge
+from checks.measurement import Measurement
+from checks.outcomes import LABEL
+from checks.policy import Policy
+from checks.protocol import Check
+from checks.runner import Run, run_checks
+
+__all__ = ["Decision", "Outcome", "absent", "combine", "decide", "decide_unreadable", "known_slices"]
+
+SCHEMA = "leangate/decision/1"
+
+
+class Outcome(StrEnum):
+    """What all findings together say."""
+
+    PASSED = "passed"
+    BLOCKED = "blocked"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All findings on one candidate, and what follows."""
+
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    measurements: tuple[Measurement, ...]
+    alpha_each: float
+
+    @property
+    def open(self) -> bool:
+        """Whether the candidate may go on."""
+        return self.outcome is Outcome.PASSED
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the decision as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "outcome": str(self.outcome),
+            "open": self.open,
+            "alpha_each": self.alpha_each,
+            "findings": [finding.to_json() for finding in self.findings],
+            "measurements": [measurement.to_json() for measurement in self.measurements],
+        }
+
+
+def combine(findings: Sequence[Finding]) -> Outcome:
+    """Return what `findings` say together: only all blocking rules at PASS open the gate.
+
+    An ERROR anywhere, advisory rules included, means that something could not be judged.
+    """
+    blocking = [finding for finding in findings if finding.rule.blocking]
+    if not blocking or any(finding.verdict is Verdict.ERROR for finding in findings):
+        return Outcome.ERROR
+    if any(finding.verdict is Verdict.FAIL for finding in blocking):
+        return Outcome.BLOCKED
+    if all(finding.verdict is Verdict.PASS for finding in blocking):
+        return Outcome.PASSED
+    return Outcome.INCONCLUSIVE
+
+
+def known_slices(evidence: Evidence) -> set[str]:
+    """Return every selector that a rule may use on this evidence."""
+    examples = evidence.examples
+    selectors = {"overall", LABEL} | {f"{LABEL}={name}" for name in examples.classes}
+    for attribute, column in examples.columns.items():
+        selectors |= {attribute} | {f"{attribute}={level}" for level in set(column.tolist())}
+    return selectors | {"attack"} | {f"attack={name}" for name in evidence.attacks.names}
+
+
+def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, finalists: int) -> Decision:
+    """Run the checks on the evidence and judge what they measured.
+
+    Args:
+        checks: What measures.
+        evidence: Of one candidate.
+        policy: What judges.
+        finalists: How many candidates share `policy.alpha`, >= 1.
+
+    Raises:
+        PolicyError: if a rule names a slice that does not exist.
+    """
+    run: Run = run_checks(checks, evidence)
+    findings = judge(
+        run.measurements,
+        policy,
+        finalists=finalists,
+        known_slices=known_slices(evidence),
+        broken=run.broken,
+    )
+    return Decision(combine(findings), tuple(findings), run.measurements, policy.alpha / finalists)
+
+
+def decide_unreadable(policy: Policy, error: LeanGateError, *, finalists: int) -> Decision:
+    """Return the decision on evidence that cannot be read: every rule is an ERROR.
+
+    Raises:
+        PolicyError: never swallowed, passed on.
+    """
+    if isinstance(error, PolicyError):
+        raise error
+    findings = tuple(Finding(rule, None, Verdict.ERROR, f"could not judge: {error}") for rule in policy.rules)
+    return Decision(Outcome.ERROR, findings, (), policy.alpha / finalists)
+
+
+def absent(policy: Policy, *, finalists: int) -> Mapping[str, Any]:
+    """Return the decision on a slot that no candidate fills: closed."""
+    return Decision(Outcome.ABSENT, (), (), policy.alpha / max(1, finalists)).to_json()

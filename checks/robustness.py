@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Robust accuracy against one symmetric pool of attacks, and whether the attacks were fit to say so.
+
+A model is robust on an example if it is right on the clean image and on every attacked image of the pool,
+whichever model an attack was made for. The claim is against this pool: it is an upper bound on robustness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from checks.accuracy import measure_change, measure_share
+from checks.errors import EvidenceError
+from checks.evidence import Attacks, Evidence
+from checks.measurement import OVERALL, Measurement, Method, Slice
+from checks.outcomes import one_per_unit
+
+__all__ = ["BUDGET_SLACK", "RobustnessCheck"]
+
+BUDGET_SLACK = 1e-6
+"""Rounding allowed on top of epsilon, as a share of the pixel range."""
+
+
+def _exact(metric: str, value: float, n: int, unit: str) -> Measurement:
+    return Measurement(metric, OVERALL, value, None, n, unit, Method.EXACT_VALUE)
+
+
+def _adequacy(attacks: Attacks) -> list[Measurement]:
+    count = len(attacks.ids)
+    outside = (attacks.perturbation > attacks.epsilon + BUDGET_SLACK) | ~attacks.in_range
+    if not np.isfinite(attacks.perturbation).all():
+        raise EvidenceError("expected finite perturbations, got NaN or infinity", where="attacks.npz")
+    baseline_agreement, candidate_agreement = attacks.twin_agreement
+    return [
+        _exact("attack_budget_violations", int(outside.sum()), count, "count"),
+        _exact("attack_budget_used", float(attacks.perturbation.max()) / attacks.epsilon, count, "ratio"),
+        _exact("twin_disagreement", 1 - min(baseline_agreement, candidate_agreement), count, "proportion"),
+    ]
+
+
+def _positions(attacks: Attacks, evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Positions, within the attacked examples, of one example a unit."""
+    examples = evidence.examples
+    where = {str(name): position for position, name in enumerate(examples.ids)}
+    unknown = [str(name) for name in attacks.ids if str(name) not in where]
+    if unknown:
+        raise EvidenceError(
+            f"expected attacked examples of the test split, got {unknown[:3]}", where="attacks.npz"
+        )
+    index = np.array([where[str(name)] for name in attacks.ids])
+    kept = set(one_per_unit(index, examples).tolist())
+    return np.flatnonzero([position in kept for position in index])
+
+
+@dataclass(frozen=True)
+class RobustnessCheck:
+    """Measures the per-example worst case over the pool, for both models."""
+
+    name: str = "robustness"
+
+    @property
+    def metrics(self) -> Mapping[str, Method]:
+        """The metrics it measures."""
+        return {
+            "robust_accuracy_change": Method.PAIRED_EXACT,
+            "baseline_robust_accuracy": Method.CLOPPER_PEARSON,
+            "candidate_robust_accuracy": Method.CLOPPER_PEARSON,
+            "baseline_attack_accuracy": Method.CLOPPER_PEARSON,
+            "candidate_attack_accuracy": Method.CLOPPER_PEARSON,
+            "attack_budget_violations": Method.EXACT_VALUE,
+            "attack_budget_used": Method.EXACT_VALUE,
+            "twin_disagreement": Method.EXACT_VALUE,
+        }
+
+    def measure(self, evidence: Evidence) -> Sequence[Measurement]:
+        """Measure the worst case, each attack alone, and the attacks' adequacy."""
+        attacks = evidence.attacks
+        kept = _positions(attacks, evidence)
+        baseline = attacks.baseline_correct[:, kept]
+        candidate = attacks.candidate_correct[:, kept]
+        baseline_robust = np.logical_and.reduce(baseline, axis=0)
+        candidate_robust = np.logical_and.reduce(candidate, axis=0)
+        measurements = [
+            measure_change("robust_accuracy_change", OVERALL, baseline_robust, candidate_robust),
+            measure_share("baseline_robust_accuracy", OVERALL, baseline_robust),
+            measure_share("candidate_robust_accuracy", OVERALL, candidate_robust),
+        ]
+        for position, name in enumerate(attacks.names):
+            where = Slice("attack", name)
+            measurements += [
+                measure_share("baseline_attack_accuracy", where, baseline[position]),
+                measure_share("candidate_attack_accuracy", where, candidate[position]),
+            ]
+        return measurements + _adequacy(attacks)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leangate run`: `dvc repro` with a table at the end and exit codes that mean something."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from checks.canonical import read_json
+from checks.errors import InputError, LeanGateError
+from pipeline.layout import Layout
+from pipeline.params import load_params
+from pipeline.policy_file import load_policy
+from pipeline.report import render_table
+from pipeline.stages import FAILURE_FILE
+
+__all__ = ["describe_outcome", "reproduce"]
+
+
+@contextmanager
+def _only_one_run(root: Path) -> Iterator[None]:
+    """Hold a lock of the kernel's: DVC's own names a process id, which another container may share."""
+    folder = root / ".dvc" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "leangate.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                "expected to be the only run in this folder, got another one in progress",
+                where=str(root.resolve()),
+                hint="wait until it ends",
+            ) from error
+        yield
+
+
+def _check_folder(root: Path) -> None:
+    for name, what in (("dvc.yaml", "the stages"), (".dvc", "a DVC repository")):
+        if not (root / name).exists():
+            raise InputError(
+                f"expected {what}, got no {name}",
+                where=str(root.resolve()),
+                hint="run the command in the folder that holds dvc.yaml",
+            )
+
+
+def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> int:
+    """Run `dvc repro` and return the exit code of the stage that failed, or 0."""
+    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), *targets]
+    with tempfile.TemporaryDirectory() as folder:
+        failure = Path(folder) / "failure.json"
+        # The stages say `python`: it must be the interpreter that runs this.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        environment = os.environ | {"PATH": path, FAILURE_FILE: str(failure), "DVC_NO_ANALYTICS": "1"}
+        code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        if code == 0:
+            return 0
+        if failure.exists():
+            return int(read_json(failure)["exit_code"])
+    return LeanGateError.exit_code
+
+
+def describe_outcome(root: Path) -> str:
+    """Return the table of candidates and where everything lies.
+
+    Raises:
+        EvidenceError: if there was no run yet.
+    """
+    layout = Layout(root)
+    lines = [render_table(layout), "", f"report    {layout.report / 'report.html'}"]
+    if layout.verdict.exists() and layout.registration.exists() and layout.bundle.exists():
+        registration = read_json(layout.registration)
+        lines += [
+            f"card      {layout.bundle / 'MODEL_CARD.md'}",
+            "registry  models:/{model}@{alias} (version {version})".format(**registration),
+        ]
+    else:
+        lines.append("registry  nothing was registered")
+    return "\n".join(lines)
+
+
+def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
+    """Reproduce the pipeline in `root` and print how it ended.
+
+    Args:
+        root: Folder of `dvc.yaml`.
+        targets: Stages to reproduce; none means all.
+        force: Run stages even if nothing changed.
+
+    Returns:
+        0 passed, 1 blocked, 2 wrong input, 3 inconclusive, 4 could not judge.
+
+    Raises:
+        InputError: if the folder, `params.yaml` or `policy.yaml` is wrong; DVC is not started then.
+    """
+    _check_folder(root)
+    layout = Layout(root)
+    load_params(layout.params)
+    load_policy(layout.policy)
+    with _only_one_run(root):
+        code = _run_dvc(root, targets, force=force)
+    if code == 2:
+        return code
+    if layout.selection.exists():
+        print(describe_outcome(root))
+    return code

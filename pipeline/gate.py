@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gate: evidence and policy to a decision on one finalist; pure, and done in a second.
+
+The stage succeeds whatever the decision, so that a decision is always recorded; `enforce` alone fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from checks.canonical import read_json, sha256_file
+from checks.decision import Decision, absent, decide, decide_unreadable
+from checks.errors import EvidenceError, InputError, LeanGateError
+from checks.evidence import Evidence, Subject, read_evidence
+from pipeline.data.dataset import data_digest
+from pipeline.files import write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.policy_file import PolicyFile, load_policy
+from pipeline.probes.code_digest import code_sha256
+
+__all__ = ["run"]
+
+
+def _finalists(layout: Layout) -> Mapping[str, str | None]:
+    path = layout.shortlist / "shortlist.json"
+    shortlist = read_json(path)
+    slots = shortlist.get("slots") if isinstance(shortlist, dict) else None
+    if not isinstance(slots, dict):
+        raise EvidenceError("expected the finalists by slot", where=str(path))
+    return slots
+
+
+def _read(layout: Layout, slot: str) -> Evidence:
+    """Read the evidence on the very files that lie here now; anything else is refused."""
+    subject = Subject(
+        baseline_sha256=sha256_file(layout.baseline / "model.onnx"),
+        candidate_sha256=sha256_file(layout.shortlist / slot / "model.onnx"),
+        data_sha256=data_digest(layout.data),
+        code_sha256=code_sha256(),
+    )
+    return read_evidence(layout.evidence(slot), layout.timing(slot), subject)
+
+
+def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple[Decision, Evidence | None]:
+    try:
+        evidence = _read(layout, slot)
+        return decide(file.checks, evidence, file.policy, finalists=finalists), evidence
+    except InputError:
+        raise
+    except LeanGateError as error:
+        return decide_unreadable(file.policy, error, finalists=finalists), None
+
+
+def run(layout: Layout, params: Params, *, slot: str) -> None:
+    """Write the decision on the finalist in `slot`.
+
+    Raises:
+        PolicyError: if the policy is wrong; nothing is decided under a wrong policy.
+    """
+    file = load_policy(layout.policy)
+    slots = _finalists(layout)
+    if slot not in slots:
+        raise EvidenceError(f"expected slot {slot!r} among {sorted(slots)}", where="shortlist.json")
+    finalists = max(1, sum(name is not None for name in slots.values()))
+    head: dict[str, Any] = {
+        "slot": slot,
+        "candidate": slots[slot],
+        "policy": {"name": file.policy.name, "sha256": file.sha256},
+        "alpha": file.policy.alpha,
+        "finalists": finalists,
+        "subject": None,
+        "evidence": {},
+    }
+    if slots[slot] is None:
+        write_json(layout.decision(slot), head | dict(absent(file.policy, finalists=finalists)))
+        return
+    decision, evidence = _judge(layout, slot, file, finalists)
+    if evidence is not None:
+        head |= {"subject": evidence.subject.to_json(), "evidence": dict(evidence.files)}
+    write_json(layout.decision(slot), head | decision.to_json())

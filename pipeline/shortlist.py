@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""shortlist: finalists, chosen on the validation split alone.
+
+A candidate is eligible if its validation accuracy is at most `max_accuracy_drop` below the baseline's. Of
+the eligible, those that no other beats on accuracy, bytes and multiply-accumulates at once are the Pareto
+front; the smallest of the front fill the slots. The test split chooses nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from checks.errors import ModelError
+from pipeline.files import output_dir, write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+
+__all__ = ["run"]
+
+_FIGURES = ("sha256", "bytes", "gzip_bytes", "macs", "parameters", "validation_accuracy")
+
+
+def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether `one` is as good as `other` everywhere and better somewhere."""
+    gains = [
+        one["validation_accuracy"] - other["validation_accuracy"],
+        other["bytes"] - one["bytes"],
+        other["macs"] - one["macs"],
+    ]
+    return bool(min(gains) >= 0 and max(gains) > 0)
+
+
+def _rank(
+    baseline: Mapping[str, Any], records: Sequence[Mapping[str, Any]], slots: Sequence[str], max_drop: float
+) -> list[dict[str, Any]]:
+    least = baseline["validation_accuracy"] - max_drop
+    eligible = [record for record in records if record["validation_accuracy"] >= least]
+    front = [record for record in eligible if not any(_beats(other, record) for other in eligible)]
+    # Equal files, such as a dense variant at fp32 and the baseline's twin, count once: the first by name.
+    ordered = sorted(front, key=lambda record: (record["bytes"], record["macs"], record["name"]))
+    slot_of = {record["name"]: slot for record, slot in zip(ordered, slots, strict=False)}
+    rows = []
+    for record in records:
+        name = record["name"]
+        on_front = any(record is member for member in front)
+        if name in slot_of:
+            reason = "finalist"
+        elif on_front:
+            reason = "on the front, but every slot was filled by a smaller candidate"
+        elif record["validation_accuracy"] < least:
+            reason = f"validation accuracy below {least:.4f}"
+        else:
+            reason = "another candidate is as good everywhere and better somewhere"
+        figures = {key: record[key] for key in _FIGURES}
+        rows.append(
+            {"name": name, "on_front": on_front, "slot": slot_of.get(name), "reason": reason, **figures}
+        )
+    return rows
+
+
+def run(layout: Layout, params: Params) -> None:
+    """Write `shortlist.json` and copies of the finalists.
+
+    Raises:
+        ModelError: if a candidate's files are unusable.
+    """
+    from pipeline.models.record import read_record
+
+    baseline = read_record(layout.baseline)
+    names = [
+        f"{variant}-{precision}"
+        for variant in params.prune.variants
+        for precision in params.quantize.precisions
+    ]
+    records = [read_record(layout.candidate(name)) for name in names]
+    for name, record in zip(names, records, strict=True):
+        if record["name"] != name:
+            raise ModelError(
+                f"expected the candidate {name}, got {record['name']}", where=str(layout.candidate(name))
+            )
+    rows = _rank(baseline, records, params.shortlist.slots, params.shortlist.max_accuracy_drop)
+    by_slot = {row["slot"]: row["name"] for row in rows if row["slot"]}
+    with output_dir(layout.shortlist) as folder:
+        for slot, name in by_slot.items():
+            (folder / slot).mkdir()
+            for file in ("model.onnx", "model.json"):
+                shutil.copyfile(layout.candidate(name) / file, folder / slot / file)
+        write_json(
+            folder / "shortlist.json",
+            {
+                "schema": "leangate/shortlist/1",
+                "slots": {slot: by_slot.get(slot) for slot in params.shortlist.slots},
+                "baseline": {key: baseline[key] for key in _FIGURES},
+                "candidates": rows,
+            },
+        )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages by name, and how one runs: as a process of its own that cannot outlive its parent."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from checks.canonical import dumps
+from checks.errors import LeanGateError, StorageError
+from pipeline.layout import Layout
+
+__all__ = ["FAILURE_FILE", "STAGES", "add_stage_parsers", "main", "report_error", "run_stage"]
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "prepare": (),
+    "validate": (),
+    "train": (),
+    "prune": ("variant",),
+    "quantize": ("variant", "precision"),
+    "shortlist": (),
+    "evaluate": ("slot",),
+    "time": ("slot",),
+    "gate": ("slot",),
+    "select": (),
+    "enforce": (),
+    "bundle": (),
+    "register": (),
+}
+"""Stage to the names of its matrix, in the order of the road."""
+
+FAILURE_FILE = "LEANGATE_FAILURE_FILE"
+"""Variable naming a file to which a failing stage writes its exit code; DVC itself only knows 255."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this stage when DVC dies: an orphan would go on writing beside its successor."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # the parent died before the request was in place
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _settle_environment() -> None:
+    """Switch off telemetry, and threads that only get into each other's way on small networks."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.update(
+        MLFLOW_DISABLE_TELEMETRY="true",
+        DO_NOT_TRACK="true",
+        GX_ANALYTICS_ENABLED="false",
+        DVC_NO_ANALYTICS="1",
+    )
+
+
+def report_error(error: LeanGateError) -> int:
+    """Print what happened and what to do, note the exit code for `leangate run`, and return it."""
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+    failure = os.environ.get(FAILURE_FILE)
+    if failure:
+        Path(failure).write_text(
+            dumps({"exit_code": error.exit_code, "message": str(error)}), encoding="utf-8"
+        )
+    return error.exit_code
+
+
+def _as_storage_error(error: OSError) -> LeanGateError:
+    return StorageError(
+        f"expected files to be read and written, got {error.strerror or error}",
+        where=str(error.filename or ""),
+        hint="free disk space or fix permissions, then run again",
+    )
+
+
+def add_stage_parsers(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add one subcommand a stage."""
+    for name, matrix in STAGES.items():
+        parser = parsers.add_parser(name, help=f"run the stage {name} (called by `dvc repro`)")
+        for key in matrix:
+            parser.add_argument(f"--{key}", required=True)
+        parser.set_defaults(stage=name)
+
+
+def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
+    """Run one stage in this process and return its exit code.
+
+    Both files of the user are checked whole before anything else happens, so that a slip in a late section
+    costs no training.
+    """
+    _die_with_parent()
+    _settle_environment()
+    try:
+        from pipeline.params import load_params
+        from pipeline.policy_file import load_policy
+
+        layout = Layout(root)
+        params = load_params(layout.params)
+        load_policy(layout.policy)
+        module = importlib.import_module(f"pipeline.{name}")
+        module.run(layout, params, **matrix)
+    except LeanGateError as error:
+        return report_error(error)
+    except OSError as error:
+        return report_error(_as_storage_error(error))
+    except MemoryError:
+        return report_error(LeanGateError("expected enough memory, got none left", where=f"stage {name}"))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `python -m pipeline STAGE`."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Run one stage of the pipeline.")
+    add_stage_parsers(parser.add_subparsers(required=True, metavar="STAGE"))
+    options = parser.parse_args(arguments)
+    matrix = {key: getattr(options, key) for key in STAGES[options.stage]}
+    return run_stage(options.stage, matrix, Path())
