@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 
 def special() -> Any:
     """Return `scipy.special`, which imports several times faster than `scipy.stats`."""
-    return importlib.import_module("scipy.special")
+    from scipy import special as module
+
+    return module
 
 
 def normal_quantile(probability: float) -> float:

@@ -9,9 +9,9 @@ from numbers import Integral
 MAX_GAMMA = 0.01
 
 
-def _count(name: str, value: int, least: int) -> int:
+def _count(name: str, value: object, least: int) -> int:
     """Return `value` as a Python int, because numpy's unsigned counts wrap when subtracted."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"expected {name} as an integer >= {least}, got {value!r}")
     return int(value)
 
@@ -37,7 +37,7 @@ def checked_successes(successes: int, n: int) -> tuple[int, int]:
     return hits, size
 
 
-def check_real(name: str, value: float, interval: str, inside: bool) -> None:
+def check_real(name: str, value: float, interval: str, *, inside: bool) -> None:
     """Refuse `value` unless `inside` holds; comparisons put NaN outside of every interval."""
     if not inside:
         raise ValueError(f"expected {name} in {interval}, got {value!r}")
@@ -45,17 +45,17 @@ def check_real(name: str, value: float, interval: str, inside: bool) -> None:
 
 def check_margin(margin: float) -> None:
     """Refuse a margin outside (0, 1)."""
-    check_real("margin", margin, "(0, 1)", 0.0 < margin < 1.0)
+    check_real("margin", margin, "(0, 1)", inside=0.0 < margin < 1.0)
 
 
 def check_alpha(alpha: float) -> None:
     """Refuse an error probability outside (0, 0.5]."""
-    check_real("alpha", alpha, "(0, 0.5]", 0.0 < alpha <= 0.5)
+    check_real("alpha", alpha, "(0, 0.5]", inside=0.0 < alpha <= 0.5)
 
 
 def check_gamma(gamma: float) -> None:
     """Refuse a Berger-Boos share outside [0, 0.01]."""
-    check_real("gamma", gamma, f"[0, {MAX_GAMMA}]", 0.0 <= gamma <= MAX_GAMMA)
+    check_real("gamma", gamma, f"[0, {MAX_GAMMA}]", inside=0.0 <= gamma <= MAX_GAMMA)
 
 
 def share_of(alpha: float, gamma: float | None) -> float:
@@ -63,5 +63,5 @@ def share_of(alpha: float, gamma: float | None) -> float:
     if gamma is None:
         return alpha / 100
     check_gamma(gamma)
-    check_real("gamma", gamma, f"[0, alpha = {alpha})", gamma < alpha)
+    check_real("gamma", gamma, f"[0, alpha = {alpha})", inside=gamma < alpha)
     return gamma

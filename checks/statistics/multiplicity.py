@@ -30,7 +30,7 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
     """
     check_alpha(alpha)
     for p_value in p_values:
-        check_real("every p-value", p_value, "[0, 1]", 0.0 <= p_value <= 1.0)
+        check_real("every p-value", p_value, "[0, 1]", inside=0.0 <= p_value <= 1.0)
     rejected = [False] * len(p_values)
     for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         if p_values[index] > alpha / (len(p_values) - step):

@@ -12,9 +12,12 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NewType
 
-__all__ = ["MAX_TEXT", "Markdown", "bullets", "code", "heading", "join", "literal", "table", "text"]
+__all__ = ["DASH", "MAX_TEXT", "Markdown", "bullets", "code", "heading", "join", "literal", "table", "text"]
 
 Markdown = NewType("Markdown", str)
+
+DASH = Markdown("\N{EN DASH}")
+"""Stands where there is no figure."""
 
 MAX_TEXT = 400
 """Longer strings from data are cut, so that one value cannot drown a card."""
@@ -52,7 +55,9 @@ def text(value: str, limit: int = MAX_TEXT) -> Markdown:
     # A bare URL or address would become a link by itself.
     safe = safe.replace("://", "&#58;//").replace("@", "&#64;")
     safe = re.sub(r"(?i)\bwww\.", lambda match: match[0][:-1] + "&#46;", safe)
-    return Markdown(_LINE_START.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", safe))
+    return Markdown(
+        _LINE_START.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", safe)
+    )
 
 
 def code(value: str) -> Markdown:
@@ -89,7 +94,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Markdown]], align: str 
     rules = {"l": ":---", "r": "---:", "c": ":---:"}
     lines = [
         "| " + " | ".join(header) + " |",
-        "| " + " | ".join(rules[align[index] if index < len(align) else "l"] for index in range(len(header))) + " |",
+        "| "
+        + " | ".join(rules[align[index] if index < len(align) else "l"] for index in range(len(header)))
+        + " |",
     ]
     for row in rows:
         if len(row) != len(header) or any("\n" in cell for cell in row):

@@ -34,14 +34,23 @@ def _judge_ids(contents: Contents) -> DataFinding:
     check, expected = "examples-ids", f"the ids of {MANIFEST}, in its order"
     if contents.ids is None:
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{EXAMPLES} cannot be read", column="ids")
-    if contents.manifest is None or "id" not in contents.manifest.columns or "id" in contents.unreadable_columns:
-        return DataFinding.not_judged(check, EXAMPLES, expected, f"{MANIFEST} has no readable ids", column="ids")
+    if (
+        contents.manifest is None
+        or "id" not in contents.manifest.columns
+        or "id" in contents.unreadable_columns
+    ):
+        return DataFinding.not_judged(
+            check, EXAMPLES, expected, f"{MANIFEST} has no readable ids", column="ids"
+        )
     named = [None if value is None else str(value) for value in contents.manifest["id"]]
     came = list(contents.ids)
     if came == named:
-        return DataFinding(check, bool(came), EXAMPLES, expected, count_of(len(came), "id"), column="ids", hint=HINT)
-    extra = [value for value in dict.fromkeys(came) if value not in set(named)]
-    absent = [value for value in dict.fromkeys(named) if value is not None and value not in set(came)]
+        return DataFinding(
+            check, bool(came), EXAMPLES, expected, count_of(len(came), "id"), column="ids", hint=HINT
+        )
+    known, there = set(named), set(came)
+    extra = [value for value in dict.fromkeys(came) if value not in known]
+    absent = [value for value in dict.fromkeys(named) if value is not None and value not in there]
     parts = [f"{len(came)} ids for {count_of(len(named), 'row')}"] if len(came) != len(named) else []
     parts += [f"ids that the manifest lacks: {name_some(extra)}"] if extra else []
     parts += [f"no images of {name_some(absent)}"] if absent else []
@@ -49,7 +58,15 @@ def _judge_ids(contents: Contents) -> DataFinding:
     differing = [a or b for a, b in zip(named, came, strict=False) if a != b]
     rows = [*extra, *absent] or [value for value in differing if value is not None]
     return DataFinding(
-        check, False, EXAMPLES, expected, text, column="ids", hint=HINT, rows=first_rows(rows), row_count=len(rows)
+        check,
+        False,
+        EXAMPLES,
+        expected,
+        text,
+        column="ids",
+        hint=HINT,
+        rows=first_rows(rows),
+        row_count=len(rows),
     )
 
 
@@ -81,6 +98,11 @@ def _judge_pixels(contents: Contents) -> DataFinding:
     )
 
 
+def _value(value: Any) -> str | None:
+    """A blank value says as little as a null, here as in the manifest."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
 def _said_sources(description: Description) -> Counter[tuple[Any, Any, Any]] | None:
     sources = description.facts.get("sources")
     if not isinstance(sources, list) or not all(isinstance(entry, dict) for entry in sources):
@@ -89,7 +111,9 @@ def _said_sources(description: Description) -> Counter[tuple[Any, Any, Any]] | N
     for entry in sources:
         if type(entry.get("rows")) is not int:
             return None
-        said[str(entry.get("source")), str(entry.get("license")), str(entry.get("consent"))] += entry["rows"]
+        said[_value(entry.get("source")), _value(entry.get("license")), _value(entry.get("consent"))] += (
+            entry["rows"]
+        )
     return said
 
 
@@ -97,12 +121,12 @@ def _judge_description(description: Description, manifest: pd.DataFrame) -> tupl
     """Where `data.json` and the manifest differ, and what was compared."""
     differing: list[str] = []
     counts = Counter(manifest["split"])
-    splits = description.facts.get("splits")
-    if splits != {name: counts[name] for name in SPLITS}:
-        differing.append(f"splits {str(splits):.200} for {({name: counts[name] for name in SPLITS})}")
+    said, there = description.facts.get("splits"), {name: counts[name] for name in SPLITS}
+    if said != there:
+        differing.append(f"splits {said!r:.200} where the manifest has {there}")
     came = Counter(zip(manifest["source"], manifest["license"], manifest["consent"], strict=True))
     if _said_sources(description) != came:
-        differing.append(f"sources that the manifest does not have, or not in that number ({len(came)} there)")
+        differing.append(f"other sources, licenses, consents or numbers of rows than {MANIFEST}")
     return "; ".join(differing), f"{count_of(len(came), 'source')}, {count_of(len(manifest), 'row')}"
 
 
@@ -115,7 +139,10 @@ def judge_agreement(contents: Contents) -> list[DataFinding]:
     Returns:
         One finding a comparison; a comparison that lacks a side is a FAIL.
     """
-    check, expected = "description-agrees", "the splits and sources of the manifest, with their numbers of rows"
+    check, expected = (
+        "description-agrees",
+        f"the splits and sources of {MANIFEST}, with their numbers of rows",
+    )
     needed = ("split", "source", "license", "consent")
     manifest = contents.manifest
     lacking = (
@@ -126,7 +153,9 @@ def judge_agreement(contents: Contents) -> list[DataFinding]:
     if contents.description is None:
         agrees = DataFinding.not_judged(check, DESCRIPTION, expected, f"{DESCRIPTION} cannot be read")
     elif manifest is None or lacking:
-        reason = f"no readable {name_some(lacking)} in {MANIFEST}" if lacking else f"{MANIFEST} cannot be read"
+        reason = (
+            f"no readable {name_some(lacking)} in {MANIFEST}" if lacking else f"{MANIFEST} cannot be read"
+        )
         agrees = DataFinding.not_judged(check, DESCRIPTION, expected, reason)
     else:
         wrong, compared = _judge_description(contents.description, manifest)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from checks.canonical import dumps, read_json, sha256_file
 from checks.errors import EvidenceError, StorageError
-from pipeline.data.dataset import MAX_EXAMPLES_BYTES, data_digest
+from pipeline.data.dataset import COLUMNS, MAX_EXAMPLES_BYTES, data_digest
 from pipeline.data.findings import DataFinding, count_of, escape_unprintable, name_some
 
 if TYPE_CHECKING:
@@ -112,9 +112,14 @@ def _parse_description(facts: Any) -> Description:
     if not isinstance(shape, list) or len(shape) != 3:
         raise ValueError(f"shape: expected [C, H, W], got {shape!r:.80}")
     channels, height, width = (_integer(size, "shape", 1, 2**20) for size in shape)
+    slices = _texts(facts.get("slices"), "slices")
+    if set(slices) & set(COLUMNS):
+        raise ValueError(
+            f"slices: expected names other than {name_some(COLUMNS, limit=20)}, got {name_some(slices)}"
+        )
     return Description(
         classes=classes,
-        slices=_texts(facts.get("slices"), "slices"),
+        slices=slices,
         pixel_max=_integer(facts.get("pixel_max"), "pixel_max", 1, 255),
         shape=(channels, height, width),
         rows=_integer(facts.get("rows"), "rows", 1, MAX_MANIFEST_ROWS),
@@ -202,7 +207,9 @@ def _read_examples(path: Path) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
         ids, pixels = arrays["ids"], arrays["pixels"]
     if ids.dtype.kind != "U" or ids.ndim != 1:
         raise ValueError(f"ids of {ids.dtype} {ids.shape}")
-    return tuple(str(value) for value in ids), pixels
+    names = tuple(str(value) for value in ids)
+    "".join(names).encode()  # refuses lone surrogates, which no report could be written with
+    return names, pixels
 
 
 def _digest(path: Path) -> str | None:
@@ -245,7 +252,9 @@ def read_contents(folder: Path) -> Contents:
         findings.append(DataFinding(check, passed, file, expected, came, hint=HINT))
 
     description, came = _read_description(folder / DESCRIPTION)
-    record("description-readable", DESCRIPTION, "a description of the data", came, passed=description is not None)
+    record(
+        "description-readable", DESCRIPTION, "a description of the data", came, passed=description is not None
+    )
     manifest, unreadable = None, dict[str, str]()
     try:
         manifest, unreadable = _read_manifest(folder / MANIFEST)
@@ -261,7 +270,9 @@ def read_contents(folder: Path) -> Contents:
         came = f"{count_of(len(ids), 'id')}, pixels {pixels.dtype} {pixels.shape}"
     except (*unreadable_errors, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         came = _reason(error)
-    record("examples-readable", EXAMPLES, "a readable .npz file without objects", came, passed=ids is not None)
+    record(
+        "examples-readable", EXAMPLES, "a readable .npz file without objects", came, passed=ids is not None
+    )
     digests = {name: _digest(folder / name) for name in (MANIFEST, EXAMPLES)}
     sha256 = {name: digest for name, digest in digests.items() if digest is not None}
     whole = data_digest(folder) if len(sha256) == len(digests) else None

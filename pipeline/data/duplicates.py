@@ -77,6 +77,16 @@ def _note(within: Sequence[tuple[int, ...]], labels: Sequence[str | None] | None
     return text
 
 
+def _row_of_image(ids: Sequence[str], named: Sequence[str | None]) -> list[int] | None:
+    """Row of the manifest that belongs to each image; None if images and rows do not pair up."""
+    if list(ids) == list(named):
+        return list(range(len(ids)))
+    row_of = {name: row for row, name in enumerate(named)}
+    if len(row_of) != len(named) or len(set(ids)) != len(ids) or set(ids) != set(row_of):
+        return None
+    return [row_of[name] for name in ids]
+
+
 def judge_duplicates(contents: Contents) -> DataFinding:
     """Judge whether any image lies in more than one split.
 
@@ -89,14 +99,11 @@ def judge_duplicates(contents: Contents) -> DataFinding:
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{EXAMPLES} has no image for each id")
     if manifest is None or not {"id", "split"} <= set(manifest.columns) - set(contents.unreadable_columns):
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{MANIFEST} has no readable ids and splits")
-    named = manifest["id"].tolist()
-    if set(named) != set(ids) or len(set(named)) != len(named) or len(set(ids)) != len(ids):
-        if named != list(ids):
-            return DataFinding.not_judged(check, EXAMPLES, expected, f"images and rows of {MANIFEST} do not pair up")
-        order = list(range(len(named)))
-    else:
-        row_of = {name: row for row, name in enumerate(named)}
-        order = [row_of[name] for name in ids]
+    order = _row_of_image(ids, manifest["id"].tolist())
+    if order is None:
+        return DataFinding.not_judged(
+            check, EXAMPLES, expected, f"images and rows of {MANIFEST} do not pair up"
+        )
     splits = manifest["split"].iloc[order].tolist()
     readable_labels = "label" in manifest.columns and "label" not in contents.unreadable_columns
     labels = manifest["label"].iloc[order].tolist() if readable_labels else None
@@ -106,11 +113,13 @@ def judge_duplicates(contents: Contents) -> DataFinding:
         came = f"{count_of(len(ids), 'image')}, each in one split; {note}"
         return DataFinding(check, True, EXAMPLES, expected, came)
     groups = [
-        " = ".join(f"{quote(ids[row])} ({escape_unprintable(str(splits[row]))})" for row in rows[:4]) for rows in found.across
+        " = ".join(f"{quote(ids[row])} ({escape_unprintable(str(splits[row]))})" for row in rows[:4])
+        for rows in found.across
     ]
     rows = [ids[row] for group in found.across for row in group]
     more = f" and {len(groups) - MAX_GROUPS_NAMED} more" if len(groups) > MAX_GROUPS_NAMED else ""
-    came = f"{count_of(len(groups), 'image')} in more than one: {'; '.join(groups[:MAX_GROUPS_NAMED])}{more}; {note}"
+    named = "; ".join(groups[:MAX_GROUPS_NAMED]) + more
+    came = f"{count_of(len(groups), 'image')} in more than one: {named}; {note}"
     return DataFinding(
         check,
         False,

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MAX_ROWS_NAMED", "DataFinding", "count_of", "escape_unprintable", "first_rows", "name_some", "quote"]
+__all__ = [
+    "MAX_ROWS_NAMED",
+    "DataFinding",
+    "count_of",
+    "escape_unprintable",
+    "first_rows",
+    "name_some",
+    "quote",
+]
 
 MAX_ROWS_NAMED = 20
 """A finding names at most so many rows; `row_count` tells how many there are."""
@@ -29,7 +37,7 @@ class DataFinding:
         expected: What the data must satisfy, as in "expected ...".
         came: What was observed, as in "got ...".
         hint: What to do if it fails.
-        made_with: What judged: the type of the Great Expectations expectation, or `LeanGate`.
+        expectation: Type of the Great Expectations expectation that judged, or empty.
         rows: Ids of offending rows, at most `MAX_ROWS_NAMED`.
         row_count: Number of offending rows.
     """
@@ -41,12 +49,14 @@ class DataFinding:
     came: str
     column: str = ""
     hint: str = ""
-    made_with: str = "LeanGate"
+    expectation: str = ""
     rows: tuple[str, ...] = ()
     row_count: int = 0
 
     @classmethod
-    def not_judged(cls, check: str, file: str, expected: str, reason: str, *, column: str = "") -> DataFinding:
+    def not_judged(
+        cls, check: str, file: str, expected: str, reason: str, *, column: str = ""
+    ) -> DataFinding:
         """Return the finding of a check that could not look: a FAIL, since nothing passes by absence."""
         return cls(check, False, file, expected, NOT_JUDGED + reason, column=column)
 
@@ -66,9 +76,16 @@ class DataFinding:
         return f"{self.file} {self.column}".rstrip()
 
     @property
+    def rows_left_out(self) -> int:
+        """How many offending rows are not named; rows that share an id are named once."""
+        return self.row_count - len(self.rows) if len(self.rows) == MAX_ROWS_NAMED else 0
+
+    @property
     def sentence(self) -> str:
         """What was expected, what came, the rule and some offending rows, in one sentence."""
-        rows = f"; rows {name_some(self.rows, total=self.row_count)}" if self.rows else ""
+        rows = (
+            f"; rows {name_some(self.rows, total=len(self.rows) + self.rows_left_out)}" if self.rows else ""
+        )
         return f"expected {self.expected}, got {self.came} [{self.check}{rows}]"
 
     def to_json(self) -> dict[str, Any]:

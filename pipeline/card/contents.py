@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bundle holds: every file re-hashed and held against the decision before a word is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from checks.canonical import sha256_file, sha256_value
+from checks.errors import EvidenceError
+from checks.evidence import Evidence, Subject, read_evidence
+from pipeline.report.fields import Fields, read_fields
+
+__all__ = [
+    "BUNDLE_SCHEMA",
+    "CARD",
+    "MANIFEST",
+    "RECORDS",
+    "TABLES",
+    "Contents",
+    "list_files",
+    "read_bundle",
+    "read_contents",
+]
+
+BUNDLE_SCHEMA = "leangate/bundle/1"
+MANIFEST = "bundle.json"
+CARD = "MODEL_CARD.md"
+
+TABLES = (
+    "examples.npz",
+    "baseline.npz",
+    "candidate.npz",
+    "attacks.npz",
+    "cost.json",
+    "groups.json",
+    "timing.npz",
+)
+"""The evidence a decision rests on, in `evidence/`."""
+
+RECORDS = ("model", "baseline", "data", "selection", "shortlist", "verdict")
+"""What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
+
+_STALE = "the files are of different runs, or were changed; run `dvc repro`"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The files of a bundle that are judged or described, and what they say.
+
+    Attributes:
+        verdict: `records/verdict.json`.
+        decision: `decision.json`.
+        model: `records/model.json`, of the candidate.
+        baseline: `records/baseline.json`, the same of the baseline.
+        data: `records/data.json`.
+        data_findings: `data-findings.json`.
+        evidence: The tables of `evidence/`.
+        digests: Path below the bundle to SHA-256, without the card and the manifest.
+    """
+
+    verdict: Fields
+    decision: Fields
+    model: Fields
+    baseline: Fields
+    data: Fields
+    data_findings: Fields
+    evidence: Evidence
+    digests: Mapping[str, str]
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 of one file of the bundle."""
+        return self.digests[path]
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Return every file below `folder` by its POSIX path, in order."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return dict(sorted(found.items()))
+
+
+def _expect(want: object, came: object, what: str, where: str) -> None:
+    if want != came:
+        raise EvidenceError(f"expected {what} {want}, got {came}"[:400], where=where, hint=_STALE)
+
+
+def _expect_files(folder: Path, came: set[str]) -> None:
+    want = {"model.onnx", "decision.json", "policy.yaml", "data-findings.json"}
+    want |= {f"evidence/{name}" for name in TABLES} | {f"records/{name}.json" for name in RECORDS}
+    _expect(sorted(want), sorted(came - {CARD, MANIFEST}), "the files", str(folder))
+
+
+def _check_model(model: Fields, sha256: str, size: int) -> None:
+    _expect(sha256, model.text("sha256"), "SHA-256", model.where)
+    _expect(size, model.count("bytes"), "bytes", model.where)
+
+
+def _check_shortlist(shortlist: Fields, verdict: Fields, subject: Subject) -> None:
+    slot, candidate = verdict.text("slot"), verdict.text("candidate")
+    _expect(candidate, shortlist.inner("slots").maybe_text(slot), f"slot {slot} to hold", shortlist.where)
+    _expect(
+        subject.baseline_sha256, shortlist.inner("baseline").text("sha256"), "the baseline", shortlist.where
+    )
+    for entry in shortlist.entries("candidates"):
+        if entry.text("name") == candidate:
+            _expect(subject.candidate_sha256, entry.text("sha256"), "SHA-256", entry.where)
+            return
+    raise EvidenceError(f"expected {candidate} among the candidates", where=shortlist.where, hint=_STALE)
+
+
+def _check_selection(selection: Fields, verdict: Fields) -> None:
+    _expect("passed", selection.text("outcome"), "outcome", selection.where)
+    chosen = selection.inner("chosen")
+    _expect(verdict.text("slot"), chosen.text("slot"), "slot", chosen.where)
+    _expect(verdict.text("candidate"), chosen.text("candidate"), "candidate", chosen.where)
+    _expect(verdict.text("onnx_sha256"), chosen.text("sha256"), "SHA-256", chosen.where)
+
+
+def _check_decision(decision: Fields, verdict: Fields) -> None:
+    _expect(verdict.text("slot"), decision.text("slot"), "slot", decision.where)
+    _expect(verdict.text("candidate"), decision.text("candidate"), "candidate", decision.where)
+    _expect("passed", decision.text("outcome"), "outcome", decision.where)
+    _expect(True, decision.flag("open"), "open", decision.where)
+    findings = list(decision.entries("findings"))
+    if not any(entry.flag("blocking") for entry in findings):
+        raise EvidenceError("expected findings of blocking rules, got none", where=decision.where)
+    for entry in findings:
+        verdict_of_rule = entry.text("verdict")
+        if verdict_of_rule == "ERROR" or (entry.flag("blocking") and verdict_of_rule != "PASS"):
+            raise EvidenceError(
+                f"expected an open decision to hold only what passed, got {verdict_of_rule}",
+                where=entry.where,
+                hint=_STALE,
+            )
+
+
+def _check_data(data: Fields, findings: Fields, subject: Subject) -> None:
+    parts = {"examples.npz": data.text("examples_sha256"), "manifest.parquet": data.text("manifest_sha256")}
+    _expect(subject.data_sha256, sha256_value(parts), "data", data.where)
+    _expect(subject.data_sha256, findings.text("data_sha256"), "data", findings.where)
+    _expect(True, findings.flag("open"), "open", findings.where)
+
+
+def _subject(decision: Fields) -> Subject:
+    fields = decision.inner("subject")
+    return Subject(
+        baseline_sha256=fields.text("baseline_sha256"),
+        candidate_sha256=fields.text("candidate_sha256"),
+        data_sha256=fields.text("data_sha256"),
+        code_sha256=fields.text("code_sha256"),
+    )
+
+
+def read_contents(folder: Path) -> Contents:
+    """Read the files of a bundle and refuse any that is not what the decision was about.
+
+    1. The files are exactly those of a bundle; each is hashed.
+    2. The decision has the SHA-256 that the verdict names, is open, and passed.
+    3. The policy has the SHA-256 that decision and verdict name.
+    4. The ONNX file has the SHA-256 of verdict, decision, selection, shortlist and its own record.
+    5. Every evidence file has the SHA-256 in the decision, and says itself that it is about this subject.
+    6. Data, data findings and baseline are those of the decision.
+
+    Args:
+        folder: The bundle; the card and the manifest may still be missing.
+
+    Raises:
+        EvidenceError: if anything is missing, malformed, or of something else.
+        StorageError: if a file cannot be read.
+    """
+    files = list_files(folder)
+    _expect_files(folder, set(files))
+    digests = {name: sha256_file(path) for name, path in files.items() if name not in (CARD, MANIFEST)}
+    records = {
+        name: read_fields(
+            folder / "records" / f"{name}.json", f"leangate/{'model' if name == 'baseline' else name}/1"
+        )
+        for name in RECORDS
+    }
+    verdict = records["verdict"]
+    _expect(
+        verdict.text("decision_sha256"), digests["decision.json"], "SHA-256", str(folder / "decision.json")
+    )
+    decision = read_fields(folder / "decision.json", "leangate/decision/1")
+    _check_decision(decision, verdict)
+    policy_sha256 = decision.inner("policy").text("sha256")
+    _expect(policy_sha256, digests["policy.yaml"], "SHA-256", str(folder / "policy.yaml"))
+    _expect(verdict.text("policy_sha256"), policy_sha256, "policy", decision.where)
+    subject = _subject(decision)
+    onnx = folder / "model.onnx"
+    _expect(verdict.text("onnx_sha256"), digests["model.onnx"], "SHA-256", str(onnx))
+    _expect(subject.candidate_sha256, digests["model.onnx"], "SHA-256", str(onnx))
+    _check_selection(records["selection"], verdict)
+    _check_shortlist(records["shortlist"], verdict, subject)
+    _check_model(records["model"], digests["model.onnx"], onnx.stat().st_size)
+    _expect(subject.baseline_sha256, records["baseline"].text("sha256"), "SHA-256", records["baseline"].where)
+    recorded = decision.inner("evidence")
+    _expect(sorted(TABLES), sorted(recorded.value), "evidence", recorded.where)
+    for name in TABLES:
+        _expect(recorded.text(name), digests[f"evidence/{name}"], "SHA-256", str(folder / "evidence" / name))
+    evidence = read_evidence(folder / "evidence", folder / "evidence", subject)
+    findings = read_fields(folder / "data-findings.json", "leangate/data-findings/1")
+    _check_data(records["data"], findings, subject)
+    return Contents(
+        verdict, decision, records["model"], records["baseline"], records["data"], findings, evidence, digests
+    )
+
+
+def read_bundle(folder: Path) -> tuple[Fields, Contents]:
+    """Read a finished bundle and refuse it unless every digest of its manifest holds.
+
+    Returns:
+        `bundle.json`, and the contents.
+
+    Raises:
+        EvidenceError: if a file is missing, unnamed, changed, or about something else.
+        StorageError: if a file cannot be read.
+    """
+    manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
+    named = manifest.inner("files")
+    files = list_files(folder)
+    _expect(sorted({*named.value, MANIFEST}), sorted(files), "the files", str(folder))
+    for name in sorted(named.value):
+        entry = named.inner(name)
+        _expect(entry.count("bytes"), files[name].stat().st_size, "bytes", str(files[name]))
+        _expect(entry.text("sha256"), sha256_file(files[name]), "SHA-256", str(files[name]))
+    contents = read_contents(folder)
+    for name in ("candidate", "onnx_sha256", "policy_sha256", "decision_sha256"):
+        _expect(contents.verdict.text(name), manifest.text(name), name, manifest.where)
+    return manifest, contents

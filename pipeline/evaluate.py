@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""evaluate: baseline and one finalist on the test split, clean and attacked, into evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checks.errors import ModelError
+from pipeline.files import output_dir, write_json
+from pipeline.layout import Layout
+from pipeline.params import Params
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from checks.evidence import Attacks
+    from pipeline.data.dataset import Dataset, Split
+    from pipeline.probes.finalist import Finalist
+
+__all__ = ["run"]
+
+
+def _expect_same_data(finalist: Finalist, dataset: Dataset, layout: Layout) -> None:
+    want = {
+        "shape": [int(size) for size in dataset.pixels.shape[1:]],
+        "pixel_max": dataset.pixel_max,
+        "classes": list(dataset.classes),
+    }
+    for key, value in want.items():
+        if finalist.baseline_record[key] != value:
+            raise ModelError(
+                f"expected {key} {value} of the dataset, got {finalist.baseline_record[key]}",
+                where=str(layout.baseline / "model.json"),
+                hint="run `dvc repro`",
+            )
+
+
+def _write_examples(folder: Path, split: Split, dataset: Dataset) -> None:
+    from pipeline.probes.tables import write_table
+
+    header = {
+        "schema": "leangate/examples/1",
+        "data_sha256": dataset.sha256,
+        "classes": list(dataset.classes),
+    }
+    columns = {f"slice:{name}": levels for name, levels in split.columns.items()}
+    write_table(
+        folder / "examples.npz",
+        header,
+        {"ids": split.ids, "units": split.units, "labels": split.labels, **columns},
+    )
+
+
+def _write_attacks(folder: Path, attacks: Attacks, params: Params, subject: dict[str, str]) -> None:
+    from pipeline.probes.tables import write_table
+
+    header = {
+        "schema": "leangate/attacks/1",
+        **subject,
+        "attacks": list(attacks.names),
+        "epsilon": attacks.epsilon,
+        "twin_agreement": list(attacks.twin_agreement),
+        "effort": params.evaluate.attack.model_dump(),
+        "seed": params.seed,
+    }
+    arrays = {
+        "ids": attacks.ids,
+        "baseline_correct": attacks.baseline_correct,
+        "candidate_correct": attacks.candidate_correct,
+        "perturbation": attacks.perturbation,
+        "in_range": attacks.in_range,
+    }
+    write_table(folder / "attacks.npz", header, arrays)
+
+
+def _write_cost(folder: Path, finalist: Finalist, models: dict[str, str]) -> None:
+    cost: dict[str, Any] = {"schema": "leangate/cost/1", **models}
+    for name, record in (("baseline", finalist.baseline_record), ("candidate", finalist.candidate_record)):
+        cost[name] = {key: record[key] for key in ("bytes", "macs", "parameters")}
+    write_json(folder / "cost.json", cost)
+
+
+def _write_groups(
+    folder: Path,
+    split: Split,
+    scores: dict[str, npt.NDArray[np.float32]],
+    classes: tuple[str, ...],
+    subject: dict[str, str],
+) -> None:
+    from importlib.metadata import version
+
+    from pipeline.probes.groups import tabulate_groups
+    from pipeline.probes.session import decide
+
+    attributes = tabulate_groups(
+        split.labels, decide(scores["baseline"]), decide(scores["candidate"]), split.columns, classes
+    )
+    table = {
+        "schema": "leangate/groups/1",
+        **subject,
+        "attributes": attributes,
+        "fairlearn": version("fairlearn"),
+    }
+    write_json(folder / "groups.json", table)
+
+
+def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -> None:
+    from pipeline.data.dataset import read_dataset
+    from pipeline.probes.attack import Target, run_attacks
+    from pipeline.probes.code_digest import code_sha256
+    from pipeline.probes.session import open_session, predict
+    from pipeline.probes.tables import write_table
+    from pipeline.probes.twin import build_twin
+
+    dataset = read_dataset(layout.data)
+    _expect_same_data(finalist, dataset, layout)
+    split = dataset.split("test")
+    digests = {"data_sha256": dataset.sha256, "code_sha256": code_sha256()}
+    models = {"baseline_sha256": finalist.baseline_sha256, "candidate_sha256": finalist.candidate_sha256}
+    files = {"baseline": finalist.baseline, "candidate": finalist.candidate}
+    sessions = {name: open_session(path) for name, path in files.items()}
+    scores = {
+        name: predict(session, split.images, params.evaluate.batch_size) for name, session in sessions.items()
+    }
+    for name, path in files.items():
+        if scores[name].shape[1] != len(dataset.classes):
+            raise ModelError(
+                f"expected scores of {len(dataset.classes)} classes, got {scores[name].shape[1]}",
+                where=str(path),
+            )
+    targets = {name: Target(sessions[name], build_twin(path)) for name, path in files.items()}
+    attacks = run_attacks(
+        targets["baseline"],
+        targets["candidate"],
+        split,
+        classes=len(dataset.classes),
+        pixel_max=dataset.pixel_max,
+        options=params.evaluate.attack,
+        seed=params.seed,
+        batch_size=params.evaluate.batch_size,
+    )
+    with output_dir(output) as folder:
+        _write_examples(folder, split, dataset)
+        for name in files:
+            header = {"schema": "leangate/scores/1", **digests, "model_sha256": models[f"{name}_sha256"]}
+            write_table(folder / f"{name}.npz", header, {"ids": split.ids, "scores": scores[name]})
+        _write_attacks(folder, attacks, params, models | digests)
+        _write_cost(folder, finalist, models)
+        groups_subject = models | {"data_sha256": dataset.sha256}
+        _write_groups(folder, split, scores, dataset.classes, groups_subject)
+
+
+def run(layout: Layout, params: Params, *, slot: str) -> None:
+    """Write all evidence but the timing of the finalist in `slot`, or `absent.json` if there is none.
+
+    Raises:
+        DataError: if the dataset is unusable.
+        ModelError: if an ONNX file is unusable or not the one on record.
+        ProbeError: if a model cannot be run or attacked.
+    """
+    from pipeline.probes.finalist import read_finalist, write_absent
+
+    finalist = read_finalist(layout, slot)
+    if finalist is None:
+        write_absent(layout.evidence(slot), slot)
+        return
+    _measure(layout, params, finalist, layout.evidence(slot))

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""register: the bundle becomes a version in the model registry."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checks.canonical import dumps, sha256_file, sha256_value
+from checks.errors import EvidenceError, InputError, ParamsError
+from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle
+from pipeline.card.figures import read_judged
+from pipeline.card.model_card import summary
+from pipeline.files import write_json
+from pipeline.layout import Layout
+from pipeline.params import Bundle, Params, load_yaml
+from pipeline.registry import BUNDLE_TAG, Dataset, Submission, register_bundle
+from pipeline.report.fields import Fields
+
+__all__ = ["run"]
+
+_UNKNOWN = "unknown"
+_RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+_REQUIRED = ("numpy", "onnx", "onnxruntime")
+_MAX_PARAM = 500
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints, or None where there is no git or no repository."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 - the arguments are this module's
+            [git, "-C", str(root), *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _lock_digest(root: Path) -> str:
+    """SHA-256 of the locked stages before this one; its own entry is written after it ran."""
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return _UNKNOWN
+    try:
+        lock = load_yaml(path, InputError)
+        stages = {name: entry for name, entry in lock["stages"].items() if name != "register"}
+        return sha256_value(stages)
+    except (InputError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise EvidenceError(
+            f"expected the locked stages of DVC, got {error}", where=str(path), hint="run `dvc repro`"
+        ) from error
+
+
+def _lineage(root: Path) -> dict[str, str]:
+    commit = _git(root, "rev-parse", "HEAD")
+    # dvc.lock changes with every run of the pipeline and has a tag of its own.
+    changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock") if commit else None
+    return {
+        "leangate.git_commit": commit.strip() if commit else _UNKNOWN,
+        "leangate.git_dirty": _UNKNOWN if changes is None else "true" if changes.strip() else "false",
+        "leangate.dvc_lock_sha256": _lock_digest(root),
+    }
+
+
+def _metrics(contents: Contents) -> dict[str, float]:
+    """Measurements on all examples by name, and the worst slices'."""
+    judged = read_judged(contents.decision)
+    metrics = {
+        reading.metric: float(reading.value)
+        for reading in judged.readings.values()
+        if reading.slice == "overall" and reading.versus is None
+    }
+    for metric in ("candidate_accuracy", "accuracy_change"):
+        values = [reading.value for reading in judged.readings_of(metric) if reading.slice != "overall"]
+        if values:
+            metrics[f"worst_slice_{metric}"] = float(min(values))
+    cost = Fields(contents.evidence.cost, "evidence/cost.json")
+    for side in ("baseline", "candidate"):
+        for name in ("bytes", "macs", "parameters"):
+            metrics[f"{side}_{name}"] = float(cost.inner(side).count(name))
+    return {re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name): value for name, value in sorted(metrics.items())}
+
+
+def _flatten(value: Any, key: str) -> dict[str, str]:
+    """Nested JSON as dotted keys and short texts."""
+    if isinstance(value, Mapping):
+        return {k: v for name in sorted(value) for k, v in _flatten(value[name], f"{key}.{name}").items()}
+    if isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
+        return {
+            k: v for index, entry in enumerate(value) for k, v in _flatten(entry, f"{key}.{index}").items()
+        }
+    words = value if isinstance(value, str) else " ".join(dumps(value).split())
+    return {re.sub(r"[^A-Za-z0-9_\-./ ]", "_", key): words[:_MAX_PARAM]}
+
+
+def _recipe(model: Fields) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for index, entry in enumerate(model.entries("passes"), start=1):
+        rest = {name: value for name, value in entry.value.items() if name != "pass"}
+        flat |= {f"pass.{index}": entry.text("pass")} | _flatten(rest, f"pass.{index}")
+    return flat
+
+
+def _dataset(contents: Contents) -> Dataset:
+    examples = contents.evidence.examples
+    sources = list(contents.data.entries("sources"))
+    origin = {
+        name: "; ".join(sorted({entry.text(name) for entry in sources}))
+        for name in ("source", "license", "consent")
+    }
+    names = np.array(examples.classes, dtype=np.str_)
+    columns = {
+        "id": examples.ids,
+        "unit": examples.units,
+        "label": names[examples.labels],
+        **examples.columns,
+    }
+    return Dataset("test", contents.evidence.subject.data_sha256, origin, columns)
+
+
+def _submission(layout: Layout, params: Params, manifest: Fields, contents: Contents) -> Submission:
+    bundle_sha256 = sha256_file(layout.bundle / MANIFEST)
+    declared = dict(manifest.inner("declared").value)
+    provider = Bundle.model_validate(declared | {"limitations": tuple(declared["limitations"])})
+    environment = manifest.inner("environment")
+    digests = {
+        "leangate.onnx_sha256": manifest.text("onnx_sha256"),
+        "leangate.policy_sha256": manifest.text("policy_sha256"),
+        "leangate.decision_sha256": manifest.text("decision_sha256"),
+        BUNDLE_TAG: bundle_sha256,
+    }
+    tags = digests | {
+        **_lineage(layout.root),
+        "leangate.decision": contents.decision.text("outcome"),
+        "leangate.candidate": manifest.text("candidate"),
+    }
+    model = contents.model
+    return Submission(
+        model=params.register_.model,
+        alias=params.register_.alias,
+        experiment=params.register_.experiment,
+        bundle=layout.bundle,
+        bundle_sha256=bundle_sha256,
+        onnx_sha256=manifest.text("onnx_sha256"),
+        shape=tuple(model.value["shape"]),
+        classes=len(model.texts("classes")),
+        requirements=tuple(f"{name}=={environment.text(name)}" for name in _REQUIRED),
+        files=(CARD, "decision.json", MANIFEST),
+        metadata=digests | {"classes": list(model.texts("classes")), "pixel_max": model.count("pixel_max")},
+        tags=tags,
+        metrics=_metrics(contents),
+        params=_recipe(model),
+        dataset=_dataset(contents),
+        description=summary(contents, provider),
+    )
+
+
+def run(layout: Layout, params: Params) -> None:
+    """Register the bundle and write `registration.json`; repeating it registers nothing twice.
+
+    Raises:
+        EvidenceError: if a file of the bundle is not the one its manifest names.
+        ParamsError: if MLflow reserves the alias.
+        RegistryError: if the registry cannot be reached, refuses, or gives other bytes back.
+    """
+    if _RESERVED_ALIAS.fullmatch(params.register_.alias):
+        raise ParamsError(
+            f"expected an alias other than `latest` and `v1`, `v2`, ..., got {params.register_.alias!r}",
+            where="params.yaml register.alias",
+        )
+    manifest, contents = read_bundle(layout.bundle)
+    submission = _submission(layout, params, manifest, contents)
+    registered = register_bundle(submission, layout.root)
+    registration = {
+        "schema": "leangate/registration/1",
+        "model": submission.model,
+        "version": registered.version,
+        "alias": submission.alias,
+        "run_id": registered.run_id,
+        "onnx_sha256": submission.onnx_sha256,
+        "bundle_sha256": submission.bundle_sha256,
+    }
+    write_json(layout.registration, registration)

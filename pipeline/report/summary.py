@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathers the figures from the JSON files of the stages; computes nothing, refuses contradictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from checks.canonical import dumps, sha256_file, sha256_value
+from checks.errors import EvidenceError
+from pipeline.layout import Layout
+from pipeline.report.fields import Fields, expect_schema, read_fields
+from pipeline.report.figures import (
+    Candidate,
+    Chosen,
+    Comparison,
+    Data,
+    DataFinding,
+    Decision,
+    Digest,
+    Finding,
+    Model,
+    Outcome,
+    Reading,
+    Report,
+    Size,
+    SliceColumn,
+    Source,
+)
+
+__all__ = ["gather_comparison", "gather_report"]
+
+_LATENCY = re.compile(r"latency_ratio_b([1-9][0-9]{0,8})")
+_SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_STALE = "the files are of different runs; run `dvc repro`"
+
+
+def gather_comparison(layout: Layout, selection: Mapping[str, Any]) -> Comparison:
+    """Gather the decision of the run and the table of candidates.
+
+    Args:
+        layout: Where `shortlist.json` and the decisions lie.
+        selection: The content of `selection.json`.
+
+    Raises:
+        EvidenceError: if an input is missing, malformed, or contradicts another one.
+    """
+    path = layout.shortlist / "shortlist.json"
+    shortlist = read_fields(path, "leangate/shortlist/1")
+    slots = shortlist.inner("slots")
+    for slot in slots.value:
+        if not _SLOT.fullmatch(slot):
+            raise EvidenceError(f"expected a slot's name, got {slot!r}"[:120], where=str(path))
+    decisions = {
+        slot: _decision(layout.decision(slot), slots.maybe_text(slot)) for slot in sorted(slots.value)
+    }
+    picked = expect_schema(dict(selection), "leangate/selection/1", str(layout.selection))
+    chosen = _chosen(picked, decisions)
+    rows = tuple(_candidate(fields, decisions, chosen) for fields in shortlist.entries("candidates"))
+    if len({row.name for row in rows}) != len(rows):
+        raise EvidenceError("expected each candidate once", where=f"{path} candidates")
+    seated = {row.name for row in rows if row.decision}
+    missing = sorted({item.candidate for item in decisions.values() if item.candidate} - seated)
+    if missing:
+        raise EvidenceError(f"expected every finalist among candidates, miss {missing}", where=str(path))
+    baseline = shortlist.inner("baseline")
+    return Comparison(
+        outcome=_outcome(picked, "absent"),
+        chosen=chosen,
+        preference=picked.texts("preference"),
+        baseline=_size(baseline),
+        baseline_sha256=baseline.text("sha256"),
+        baseline_accuracy=_first(decisions, "baseline_accuracy"),
+        baseline_robust_accuracy=_first(decisions, "baseline_robust_accuracy"),
+        candidates=rows,
+        decisions=tuple(decisions.values()),
+    )
+
+
+def gather_report(layout: Layout, selection: Mapping[str, Any]) -> Report:
+    """Gather everything on the page.
+
+    Args:
+        layout: Where the outputs of the stages lie.
+        selection: The content of `selection.json`.
+
+    Raises:
+        EvidenceError: if an input is missing, malformed, or contradicts another one.
+    """
+    comparison = gather_comparison(layout, selection)
+    data_path, findings_path = layout.data / "data.json", layout.validation / "findings.json"
+    data = _data(data_path, findings_path)
+    models = [_model(layout.shortlist / decision.slot / "model.json") for decision in comparison.judged]
+    return Report(comparison, data, tuple(models), _digests(layout, comparison, selection))
+
+
+def _outcome(fields: Fields, *refused: str) -> Outcome:
+    came = fields.text("outcome")
+    known: tuple[Outcome, ...] = get_args(Outcome)
+    for outcome in known:
+        if came == outcome and came not in refused:
+            return outcome
+    raise EvidenceError(f"expected an outcome, got {came!r}"[:200], where=f"{fields.where} outcome")
+
+
+def _size(fields: Fields) -> Size:
+    size = Size(
+        bytes=fields.count("bytes"),
+        macs=fields.count("macs"),
+        parameters=fields.count("parameters"),
+        validation_accuracy=fields.number("validation_accuracy"),
+    )
+    if size.bytes < 1:
+        raise EvidenceError("expected bytes above 0, got 0", where=fields.where)
+    return size
+
+
+def _unit_of(metric: str) -> str:
+    """Return the unit of the limit of a rule that measured nothing, and so states none."""
+    return "ratio" if "ratio" in metric else "proportion" if "accuracy" in metric else "1"
+
+
+def _finding(fields: Fields) -> Finding:
+    return Finding(
+        rule=fields.text("rule"),
+        kind=fields.text("kind"),
+        blocking=fields.flag("blocking"),
+        verdict=fields.text("verdict"),
+        reason=fields.maybe_text("reason") or "",
+        metric=fields.text("metric"),
+        slice=fields.maybe_text("slice") or "",
+        versus=fields.maybe_text("versus"),
+        value=fields.maybe_number("value"),
+        interval=fields.maybe_interval("interval"),
+        bound=fields.maybe_number("bound"),
+        limit=fields.maybe_number("limit"),
+        p=fields.maybe_number("p"),
+        n=fields.maybe_count("n"),
+        unit=fields.maybe_text("unit") or _unit_of(fields.text("metric")),
+        method=fields.maybe_text("method") or "",
+        message=fields.text("message"),
+        further_examples=fields.maybe_count("further_examples"),
+        limit_kind=fields.maybe_text("limit_kind") or "",
+        rule_reason=fields.maybe_text("rule_reason") or "",
+    )
+
+
+def _reading(fields: Fields) -> Reading:
+    return Reading(
+        metric=fields.text("metric"),
+        slice=fields.text("slice"),
+        versus=fields.maybe_text("versus"),
+        value=fields.number("value"),
+        interval=fields.maybe_interval("interval"),
+        n=fields.count("n"),
+        unit=fields.text("unit"),
+    )
+
+
+def _pairs(fields: Fields | None) -> tuple[tuple[str, str], ...]:
+    return tuple((key, fields.text(key)) for key in sorted(fields.value)) if fields else ()
+
+
+def _decision(path: Path, candidate: str | None) -> Decision:
+    fields = read_fields(path, "leangate/decision/1")
+    policy = fields.inner("policy")
+    decision = Decision(
+        slot=fields.text("slot"),
+        candidate=fields.maybe_text("candidate"),
+        outcome=_outcome(fields),
+        open=fields.flag("open"),
+        policy_name=policy.text("name"),
+        policy_sha256=policy.text("sha256"),
+        alpha=fields.number("alpha"),
+        alpha_each=fields.number("alpha_each"),
+        finalists=fields.count("finalists"),
+        subject=_pairs(fields.maybe_inner("subject")),
+        evidence=_pairs(fields.maybe_inner("evidence")),
+        findings=tuple(_finding(entry) for entry in fields.entries("findings")),
+        readings=tuple(_reading(entry) for entry in fields.entries("measurements")),
+    )
+    agrees = decision.candidate == candidate or (decision.outcome == "error" and decision.candidate is None)
+    if decision.slot != path.stem or not agrees:
+        raise EvidenceError(
+            f"expected the decision on {candidate} in slot {path.stem}, "
+            f"got the one on {decision.candidate} in slot {decision.slot}",
+            where=str(path),
+            hint=_STALE,
+        )
+    if decision.open != (decision.outcome == "passed") or (decision.outcome == "absent" and candidate):
+        raise EvidenceError(
+            f"expected outcome and open that agree, got {decision.outcome} and open {decision.open}",
+            where=str(path),
+        )
+    return replace(decision, candidate=candidate)
+
+
+def _chosen(fields: Fields, decisions: Mapping[str, Decision]) -> Chosen | None:
+    """Return what ships, having made sure that an open decision on exactly this file says so."""
+    entry = fields.maybe_inner("chosen")
+    if (entry is not None) != (fields.text("outcome") == "passed"):
+        raise EvidenceError(
+            "expected something chosen exactly when the outcome is passed", where=fields.where
+        )
+    if entry is None:
+        return None
+    chosen = Chosen(entry.text("slot"), entry.text("candidate"), entry.text("sha256"))
+    decision = decisions.get(chosen.slot)
+    judged = dict(decision.subject).get("candidate_sha256") if decision else None
+    if not decision or not decision.open or (decision.candidate, judged) != (chosen.candidate, chosen.sha256):
+        raise EvidenceError(
+            f"expected an open decision on {chosen.candidate}, {chosen.sha256}, in slot {chosen.slot}",
+            where=entry.where,
+            hint=_STALE,
+        )
+    return chosen
+
+
+def _candidate(fields: Fields, decisions: Mapping[str, Decision], chosen: Chosen | None) -> Candidate:
+    name, sha256, slot = fields.text("name"), fields.text("sha256"), fields.maybe_text("slot")
+    decision = decisions.get(slot) if slot is not None else None
+    if slot is not None and (decision is None or decision.candidate != name):
+        raise EvidenceError(f"expected slot {slot} to hold {name}", where=fields.where, hint=_STALE)
+    subject = dict(decision.subject) if decision else {}
+    if False:
+        raise EvidenceError(
+            f"expected the decision on {sha256}, got the one on {subject.get('candidate_sha256')}",
+            where=fields.where,
+            hint=_STALE,
+        )
+    readings = decision.readings if decision else ()
+    ratios = [(match, reading) for reading in readings if (match := _LATENCY.fullmatch(reading.metric))]
+    return Candidate(
+        name=name,
+        sha256=sha256,
+        size=_size(fields),
+        gzip_bytes=fields.count("gzip_bytes"),
+        on_front=fields.flag("on_front"),
+        reason=fields.text("reason"),
+        decision=decision,
+        latency=tuple(
+            sorted(((int(match[1]), reading) for match, reading in ratios), key=lambda pair: pair[0])
+        ),
+        worst_slice=_worst_slice(readings),
+        chosen=chosen is not None and chosen.candidate == name,
+    )
+
+
+def _worst_slice(readings: tuple[Reading, ...]) -> Reading | None:
+    """Return the change in accuracy whose interval reaches lowest, the whole split left out."""
+    changes = [
+        (reading.interval[0], reading.slice, reading)
+        for reading in readings
+        if reading.metric == "accuracy_change"
+        and reading.versus is None
+        and reading.slice != "overall"
+        and reading.interval is not None
+    ]
+    return min(changes, key=lambda change: change[:2])[2] if changes else None
+
+
+def _first(decisions: Mapping[str, Decision], metric: str) -> Reading | None:
+    return next((found for item in decisions.values() if (found := item.reading(metric))), None)
+
+
+def _data(data_path: Path, findings_path: Path) -> Data:
+    data = read_fields(data_path, "leangate/data/1")
+    validation = read_fields(findings_path, "leangate/data-findings/1")
+    splits = data.inner("splits")
+    origins = data.maybe_inner("slice_origins")
+    shape = data.value.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
+        raise EvidenceError("expected a list of sizes", where=f"{data_path} shape")
+    return Data(
+        classes=data.texts("classes"),
+        slices=data.texts("slices"),
+        shape=tuple(shape),
+        rows=data.count("rows"),
+        sources=tuple(
+            Source(entry.text("source"), entry.text("license"), entry.text("consent"), entry.count("rows"))
+            for entry in data.entries("sources")
+        ),
+        splits=tuple((name, splits.count(name)) for name in sorted(splits.value, key=_split_order)),
+        columns=tuple(_column(name, origins.inner(name)) for name in data.texts("slices")) if origins else (),
+        open=validation.flag("open"),
+        findings=tuple(
+            DataFinding(
+                check=entry.text("check"),
+                verdict=entry.text("verdict"),
+                expected=entry.text("expected"),
+                came=entry.text("came"),
+                rows=entry.texts("rows"),
+                row_count=entry.count("row_count"),
+            )
+            for entry in validation.entries("findings")
+        ),
+    )
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    known = ("train", "calibration", "validation", "test")
+    return (known.index(name) if name in known else len(known)), name
+
+
+def _column(name: str, fields: Fields) -> SliceColumn:
+    origin = fields.maybe_text("formula") or fields.maybe_text("from") or ""
+    return SliceColumn(name, fields.texts("levels"), origin)
+
+
+def _model(path: Path) -> Model:
+    fields = read_fields(path, "leangate/model/1")
+    passes = []
+    for entry in fields.entries("passes"):
+        rest = {key: value for key, value in entry.value.items() if key not in ("pass", "options")}
+        options = entry.maybe_inner("options")
+        described = {**rest, **(options.value if options else {})}
+        words = [f"{key} {_plain(value)}" for key, value in sorted(described.items())]
+        passes.append((entry.text("pass"), ", ".join(words)))
+    return Model(fields.text("name"), fields.text("sha256"), tuple(passes))
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else " ".join(dumps(value).split())
+
+
+def _digests(layout: Layout, comparison: Comparison, selection: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """Name every file the report was drawn from, by its path below the root, and what they vouch for."""
+    paths = [
+        layout.shortlist / "shortlist.json",
+        layout.data / "data.json",
+        layout.validation / "findings.json",
+    ]
+    paths += [layout.decision(decision.slot) for decision in comparison.decisions]
+    paths += [layout.shortlist / decision.slot / "model.json" for decision in comparison.judged]
+    named = {path.relative_to(layout.root).as_posix(): sha256_file(path) for path in paths}
+    named[layout.selection.relative_to(layout.root).as_posix()] = sha256_value(dict(selection))
+    listed = [Digest("baseline, ONNX file", comparison.baseline_sha256)]
+    listed += [Digest(f"candidate {row.name}, ONNX file", row.sha256) for row in comparison.candidates]
+    for decision in comparison.decisions:
+        listed.append(Digest(f"slot {decision.slot}: policy {decision.policy_name}", decision.policy_sha256))
+        subject = [
+            (name, digest) for name, digest in decision.subject if name in ("data_sha256", "code_sha256")
+        ]
+        for name, digest in subject:
+            listed.append(Digest(f"slot {decision.slot}: {name.removesuffix('_sha256')}", digest))
+        listed += [
+            Digest(f"slot {decision.slot}: evidence {name}", digest) for name, digest in decision.evidence
+        ]
+    return tuple(listed + [Digest(f"read: {name}", digest) for name, digest in sorted(named.items())])

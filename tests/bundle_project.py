@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small but complete project whose candidate passed: every file that `bundle` reads, true to its digests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checks.canonical import sha256_bytes, sha256_file
+from pipeline.data.dataset import data_digest
+from pipeline.files import write_bytes, write_json, write_text
+from pipeline.layout import Layout
+from pipeline.params import Params, load_params
+from pipeline.probes.tables import write_table
+
+SHAPE = (1, 8, 8)
+ROOT = Path(__file__).parents[1]
+LEVELS = {"stroke_weight": ("light", "medium", "bold"), "slant": ("backward", "upright", "forward")}
+CODE = sha256_bytes(b"code")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a test may choose: text from data, and bytes at the end of the candidate's file."""
+
+    classes: tuple[str, ...] = tuple("0123456789")
+    source: str = "UCI Optical Recognition of Handwritten Digits, doi:10.24432/C50P49"
+    license: str = "CC-BY-4.0"
+    bold: str = "bold"
+    option: str = "taylor"
+    policy: str = "default"
+    onnx_tail: bytes = b""
+
+
+def onnx_bytes(seed: int, classes: int = 10) -> bytes:
+    """Return a linear classifier of raw pixels as a clean ONNX file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(seed)
+    size = int(np.prod(SHAPE))
+    weight = numpy_helper.from_array(rng.normal(size=(size, classes)).astype(np.float32), "weight")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+            helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
+        ],
+        "classifier",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *SHAPE])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString(deterministic=True)
+
+
+def _rows(names: Names) -> Json:
+    count = 120
+    splits = np.repeat(["train", "calibration", "validation", "test"], [40, 10, 10, 60])
+    bold = {"bold": names.bold}
+    return {
+        "id": [f"digit-{index:04d}" for index in range(count)],
+        "unit": [f"digit-{index:04d}" for index in range(count)],
+        "split": splits.tolist(),
+        "label": [names.classes[index % len(names.classes)] for index in range(count)],
+        "source": [names.source] * count,
+        "license": [names.license] * count,
+        "consent": ["not-required"] * count,
+        "stroke_weight": [
+            bold.get(level := LEVELS["stroke_weight"][index % 3], level) for index in range(count)
+        ],
+        "slant": [LEVELS["slant"][index // 3 % 3] for index in range(count)],
+    }
+
+
+def _write_data(layout: Layout, names: Names) -> str:
+    import pandas as pd
+
+    layout.data.mkdir(parents=True)
+    rows = _rows(names)
+    pixels = np.random.default_rng(0).integers(0, 17, size=(len(rows["id"]), *SHAPE), dtype=np.uint8)
+    np.savez_compressed(layout.data / "examples.npz", pixels=pixels, ids=np.array(rows["id"]))
+    pd.DataFrame(rows, dtype="str").to_parquet(layout.data / "manifest.parquet", index=False)
+    origins = {
+        "stroke_weight": {
+            "from": "pixels",
+            "formula": "share of the image that is ink, m / (H W)",
+            "edges": [0.27, 0.33],
+            "levels": ["light", "medium", names.bold],
+        },
+        "slant": {"from": "source"},
+    }
+    facts = {
+        "schema": "leangate/data/1",
+        "classes": list(names.classes),
+        "pixel_max": 16,
+        "shape": list(SHAPE),
+        "rows": len(rows["id"]),
+        "slices": list(LEVELS),
+        "slice_origins": origins,
+        "examples_sha256": sha256_file(layout.data / "examples.npz"),
+        "manifest_sha256": sha256_file(layout.data / "manifest.parquet"),
+        "sources": [
+            {
+                "source": names.source,
+                "license": names.license,
+                "consent": "not-required",
+                "rows": len(rows["id"]),
+            }
+        ],
+        "splits": {"train": 40, "calibration": 10, "validation": 10, "test": 60},
+    }
+    write_json(layout.data / "data.json", facts)
+    digest = data_digest(layout.data)
+    checks = ("no-duplicates", "licenses", "consent", "leakage")
+    findings = [
+        {"check": name, "verdict": "PASS", "expected": "none", "came": "none", "rows": [], "row_count": 0}
+        for name in checks
+    ]
+    validation = {
+        "schema": "leangate/data-findings/1",
+        "data_sha256": digest,
+        "open": True,
+        "findings": findings,
+    }
+    write_json(layout.validation / "findings.json", validation)
+    return digest
+
+
+def _model_record(name: str, data: bytes, names: Names, passes: list[Json]) -> Json:
+    return {
+        "schema": "leangate/model/1",
+        "name": name,
+        "sha256": sha256_bytes(data),
+        "bytes": len(data),
+        "gzip_bytes": len(data) - 100,
+        "macs": 640_000 if name == "baseline" else 320_000,
+        "parameters": 56_000 if name == "baseline" else 14_000,
+        "pixel_max": 16,
+        "shape": list(SHAPE),
+        "classes": list(names.classes),
+        "passes": passes,
+        "validation_accuracy": 0.99,
+    }
+
+
+def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, str]:
+    rows = _rows(names)
+    test = [index for index, split in enumerate(rows["split"]) if split == "test"]
+    ids = np.array([rows["id"][index] for index in test])
+    labels = np.array([names.classes.index(rows["label"][index]) for index in test], dtype=np.int64)
+    columns = {f"slice:{name}": np.array([rows[name][index] for index in test]) for name in LEVELS}
+    evidence, timing = layout.evidence("first"), layout.timing("first")
+    data = {"data_sha256": subject["data_sha256"]}
+    pair = {name: subject[name] for name in ("baseline_sha256", "candidate_sha256")}
+    code = {"code_sha256": subject["code_sha256"]}
+    header = {"schema": "leangate/examples/1", "classes": list(names.classes)} | data
+    write_table(evidence / "examples.npz", header, {"ids": ids, "units": ids, "labels": labels} | columns)
+    for model in ("baseline", "candidate"):
+        scores = np.eye(len(names.classes), dtype=np.float32)[labels]
+        header = {"schema": "leangate/scores/1", "model_sha256": subject[f"{model}_sha256"]} | data | code
+        write_table(evidence / f"{model}.npz", header, {"ids": ids, "scores": scores})
+    attacks = ("pgd_on_baseline", "pgd_on_candidate", "square_on_candidate")
+    grid = (len(attacks), 20)
+    header = {"schema": "leangate/attacks/1", "attacks": list(attacks), "epsilon": 0.05} | data | code | pair
+    arrays = {
+        "ids": ids[:20],
+        "baseline_correct": np.ones(grid, dtype=bool),
+        "candidate_correct": np.ones(grid, dtype=bool),
+        "perturbation": np.full(grid, 0.05),
+        "in_range": np.ones(grid, dtype=bool),
+    }
+    write_table(evidence / "attacks.npz", header | {"twin_agreement": [1.0, 0.996]}, arrays)
+    times = np.full((2, 4, 3), 0.5)
+    peak = np.full(4, 10**8, dtype=np.int64)
+    arrays = {"baseline_ms": times, "candidate_ms": times / 2, "control_ms": times}
+    arrays |= {"baseline_peak_bytes": peak, "candidate_peak_bytes": peak}
+    write_table(
+        timing / "timing.npz", {"schema": "leangate/timing/1", "batch_sizes": [1, 64]} | code | pair, arrays
+    )
+    costs = {
+        "baseline": {"bytes": 227_120, "macs": 640_000, "parameters": 56_000},
+        "candidate": {"bytes": 22_104, "macs": 320_000, "parameters": 14_000},
+    }
+    write_json(evidence / "cost.json", {"schema": "leangate/cost/1"} | pair | costs)
+    groups = {"schema": "leangate/groups/1", "attributes": {}, "fairlearn": "0.15.0"} | pair | data
+    write_json(evidence / "groups.json", groups)
+    files = {path.name: sha256_file(path) for path in sorted(evidence.iterdir())}
+    return files | {"timing.npz": sha256_file(timing / "timing.npz")}
+
+
+def measurement(
+    metric: str, where: str, value: float, half: float | None, n: int, unit: str = "proportion"
+) -> Json:
+    """Return a measurement with an interval of `half` on each side."""
+    interval = None if half is None else [round(value - half, 6), round(value + half, 6)]
+    return {
+        "metric": metric,
+        "slice": where,
+        "versus": None,
+        "value": value,
+        "interval": interval,
+        "n": n,
+        "unit": unit,
+        "method": "paired_exact" if half is not None else "exact_value",
+        "statistics": {},
+    }
+
+
+def finding(rule: str, measured: Json, bound: float | None, limit: float, kind: str = "bounded") -> Json:
+    """Return a passing finding of `rule`."""
+    copied = {
+        key: measured[key]
+        for key in ("metric", "slice", "versus", "value", "interval", "n", "unit", "method")
+    }
+    return copied | {
+        "rule": rule,
+        "kind": kind,
+        "blocking": True,
+        "verdict": "PASS",
+        "reason": "",
+        "bound": bound,
+        "limit": limit,
+        "p": 0.003,
+        "limit_kind": "margin" if limit < 0 else "min" if rule.endswith("-floor") else "max",
+        "rule_reason": "More than this was never agreed to.",
+        "message": f"{measured['metric']} on {measured['slice']} is within its limit.",
+        "further_examples": None,
+    }
+
+
+def _measured(names: Names) -> tuple[list[Json], list[Json]]:
+    levels = {"stroke_weight": ("light", "medium", names.bold), "slant": LEVELS["slant"]}
+    slices = [f"{name}={level}" for name, values in levels.items() for level in values]
+    classes = [f"label={name}" for name in names.classes]
+    measurements, findings = [], []
+    for index, where in enumerate(["overall", *slices, *classes]):
+        n, half = (899, 0.006) if index == 0 else (299, 0.014) if where in slices else (90, 0.03)
+        change = measurement("accuracy_change", where, -0.001 * (index % 4), half, n)
+        measurements += [
+            measurement("baseline_accuracy", where, 0.9911, half, n),
+            measurement("candidate_accuracy", where, round(0.9911 + change["value"], 6), half, n),
+            change,
+        ]
+        rule = (
+            "accuracy-overall" if index == 0 else "accuracy-slices" if where in slices else "accuracy-classes"
+        )
+        bound = round(change["interval"][0] - 0.002, 6)
+        findings.append(
+            finding(rule, change, bound, -0.02 if index == 0 else -0.05 if where in slices else -0.15)
+        )
+    gap = measurement("accuracy_change_gap", slices[0], 0.002, 0.02, 598) | {"versus": slices[2]}
+    robust = measurement("robust_accuracy_change", "overall", -0.012, 0.02, 500)
+    floor = measurement("candidate_robust_accuracy", "overall", 0.842, 0.027, 500)
+    fast = measurement("latency_ratio_b64", "overall", 0.31, 0.02, 8, "ratio")
+    slow = measurement("latency_ratio_b1", "overall", 0.83, 0.04, 8, "ratio")
+    small = measurement("bytes_ratio", "overall", 0.0973, None, 1, "ratio")
+    finite = measurement("nonfinite_outputs", "overall", 0.0, None, 899, "count")
+    findings += [
+        finding("disparity-added", gap, 0.031, 0.08),
+        finding("robustness-change", robust, -0.04, -0.10),
+        finding("robustness-floor", floor, 0.81, 0.60),
+        finding("never-slower", fast, 0.34, 1.0),
+        finding("single-image-latency", slow, 0.88, 1.0) | {"blocking": False},
+        finding("smaller", small, None, 0.8, "assert"),
+        finding("outputs-finite", finite, None, 0.0, "assert"),
+    ]
+    measurements += [gap, robust, floor, fast, slow, small, finite]
+    measurements.append(measurement("baseline_robust_accuracy", "overall", 0.854, 0.026, 500))
+    return measurements, findings
+
+
+def _decision(names: Names, layout: Layout, subject: Json, evidence: dict[str, str]) -> Json:
+    measurements, findings = _measured(names)
+    return {
+        "schema": "leangate/decision/1",
+        "slot": "first",
+        "candidate": "half-int8",
+        "outcome": "passed",
+        "open": True,
+        "policy": {"name": names.policy, "sha256": sha256_file(layout.policy)},
+        "alpha": 0.05,
+        "alpha_each": 0.025,
+        "finalists": 2,
+        "subject": subject,
+        "evidence": evidence,
+        "findings": findings,
+        "measurements": measurements,
+    }
+
+
+def _write_models(layout: Layout, names: Names) -> tuple[Json, Json]:
+    files = {
+        "baseline": onnx_bytes(0, len(names.classes)),
+        "half-int8": onnx_bytes(1, len(names.classes)) + names.onnx_tail,
+    }
+    pruned = {"pass": "prune", "options": {"criterion": names.option, "macs_reduction": 2.0}, "macs": 320_000}
+    quantised = {"pass": "quantize", "options": {"calibration": "minmax", "precision": "int8"}}
+    trained = {"pass": "train", "options": {"epochs": 24, "learning_rate": 0.004}}
+    passes = {"baseline": [trained], "half-int8": [trained, pruned, quantised]}
+    records = {name: _model_record(name, data, names, passes[name]) for name, data in files.items()}
+    for name, folder in (("baseline", layout.baseline), ("half-int8", layout.shortlist / "first")):
+        write_bytes(folder / "model.onnx", files[name])
+        write_json(folder / "model.json", records[name])
+    return records["baseline"], records["half-int8"]
+
+
+def build_project(root: Path, names: Names | None = None) -> Layout:
+    """Write a project below `root` in which everything up to `enforce` has run, and return its layout."""
+    names = names or Names()
+    layout = Layout(root)
+    write_text(layout.params, (ROOT / "params.yaml").read_text(encoding="utf-8"))
+    write_text(layout.policy, "name: default\nversion: 1\n")
+    data_sha256 = _write_data(layout, names)
+    baseline, candidate = _write_models(layout, names)
+    subject = {
+        "baseline_sha256": baseline["sha256"],
+        "candidate_sha256": candidate["sha256"],
+        "data_sha256": data_sha256,
+        "code_sha256": CODE,
+    }
+    keys = ("bytes", "macs", "parameters", "validation_accuracy", "sha256")
+    chosen = {"slot": "first", "candidate": "half-int8", "sha256": candidate["sha256"]}
+    shortlist = {
+        "schema": "leangate/shortlist/1",
+        "slots": {"first": "half-int8", "second": None},
+        "baseline": {key: baseline[key] for key in keys},
+        "candidates": [
+            {key: candidate[key] for key in (*keys, "name", "gzip_bytes")}
+            | {"on_front": True, "slot": "first", "reason": "smallest"}
+        ],
+    }
+    write_json(layout.shortlist / "shortlist.json", shortlist)
+    evidence = _write_evidence(layout, names, subject)
+    write_json(layout.decision("first"), _decision(names, layout, subject, evidence))
+    selection = {
+        "schema": "leangate/selection/1",
+        "outcome": "passed",
+        "chosen": chosen,
+        "finalists": [],
+        "preference": ["bytes"],
+    }
+    write_json(layout.selection, selection)
+    verdict = {
+        "schema": "leangate/verdict/1",
+        "slot": "first",
+        "candidate": "half-int8",
+        "onnx_sha256": candidate["sha256"],
+        "policy_sha256": sha256_file(layout.policy),
+        "decision_sha256": sha256_file(layout.decision("first")),
+    }
+    write_json(layout.verdict, verdict)
+    return layout
+
+
+@cache
+def _params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+def project_params(**changes: Any) -> Params:
+    """Return this project's params, with sections replaced."""
+    return _params().model_copy(update=changes)

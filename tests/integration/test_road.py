@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole road, with real DVC and real MLflow, on a copy of the repository as a new user has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("road"), pytest.mark.timeout(900)]
+
+
+def _environment(folder: Path, **extra: str) -> dict[str, str]:
+    keep = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    keep["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), keep.get("PATH", "")])
+    return {
+        **keep,
+        "HOME": str(folder / "home"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "DVC_NO_ANALYTICS": "1",
+        **extra,
+    }
+
+
+def _run(command: list[str], folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=folder / "clone",
+        env=_environment(folder, **extra),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _leangate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, "-m", "leangate", *arguments], folder)
+
+
+def _repro(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, "-m", "dvc", "repro", *arguments], folder, **extra)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    done = _run(["git", *identity, *arguments], folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _copy_repository(folder: Path) -> None:
+    """What git would commit here now, as a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\0"):
+        if name and (ROOT / name).is_file() and name != "dvc.lock":
+            target = folder / "clone" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    (folder / "home").mkdir()
+    _git(folder, "init", "-q", "-b", "main")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-qm", "start")
+
+
+def _stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def _change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def _versions(folder: Path) -> int:
+    script = (
+        "import mlflow, sys;"
+        "c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+        "print('versions', len(c.search_model_versions(\"name='leangate-digits'\")))"
+    )
+    done = _run([sys.executable, "-c", script], folder, MLFLOW_DISABLE_TELEMETRY="true")
+    return int(re.search(r"versions (\d+)", done.stdout)[1])
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository after `leangate run`."""
+    folder = tmp_path_factory.mktemp("road")
+    _copy_repository(folder)
+    done = _leangate(folder, "run")
+    (folder / "first.out").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_first_run_proves_and_registers(road: Path):
+    clone = road / "clone"
+    output = (road / "first.out").read_text()
+    assert "half-int8" in output
+    assert "models:/leangate-digits@challenger" in output
+    verdict = json.loads((clone / "artifacts/verdict.json").read_text())
+    registration = json.loads((clone / "artifacts/registration.json").read_text())
+    assert verdict["onnx_sha256"] == registration["onnx_sha256"]
+    for name in (
+        "report/report.html",
+        "report/report.md",
+        "bundle/MODEL_CARD.md",
+        "validation/docs/index.html",
+    ):
+        assert (clone / "artifacts" / name).stat().st_size > 1000
+    # Whatever the host, one int8 candidate of half the multiply-accumulates is a fifth of the size.
+    candidates = json.loads((clone / "artifacts/shortlist/shortlist.json").read_text())
+    half = next(row for row in candidates["candidates"] if row["name"] == "half-int8")
+    assert half["macs"] * 2 <= candidates["baseline"]["macs"]
+    assert half["bytes"] * 5 <= candidates["baseline"]["bytes"]
+
+
+def test_registered_model_loads_and_predicts(road: Path):
+    done = _run([sys.executable, "examples/predict_registered.py"], road, MLFLOW_DISABLE_TELEMETRY="true")
+    assert done.returncode == 0, done.stderr
+
+
+def test_second_run_does_nothing(road: Path):
+    _git(road, "add", "-A")
+    _git(road, "commit", "-qm", "lock")
+    done = _repro(road)
+    assert done.returncode == 0
+    assert _stages_run(done.stdout) == []
+    assert _git(road, "status", "--porcelain") == ""
+
+
+def test_moved_threshold_reruns_only_the_gate_and_what_follows(road: Path):
+    _change(road / "clone/policy.yaml", "margin: 0.15", "margin: 0.16")
+    done = _repro(road)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _stages_run(done.stdout) == [
+        "gate@first",
+        "gate@second",
+        "select",
+        "enforce",
+        "bundle",
+        "register",
+    ]
+
+
+def test_policy_nobody_can_meet_blocks_and_registers_nothing(road: Path):
+    before = _versions(road)
+    _change(road / "clone/policy.yaml", "max: 0.8 ", "max: 0.001 ")
+    done = _leangate(road, "run")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "smaller" in done.stderr + done.stdout
+    assert "nothing was registered" in done.stdout
+    assert not (road / "clone/artifacts/verdict.json").exists()
+    assert (road / "clone/artifacts/report/report.html").exists()
+    assert _versions(road) == before
+    _change(road / "clone/policy.yaml", "max: 0.001 ", "max: 0.8 ")
+    assert _leangate(road, "run").returncode == 0
+    assert _versions(road) == before
+
+
+def test_wrong_files_are_refused_by_key_before_anything_runs(road: Path):
+    params, policy = road / "clone/params.yaml", road / "clone/policy.yaml"
+    for path, old, new, where in (
+        (params, "max_accuracy_drop", "max_acuracy_drop", "shortlist.max_acuracy_drop"),
+        (params, "epsilon: 0.05", "epsilon: .nan", "evaluate.attack.epsilon"),
+        (policy, "alpha: 0.05", "alpha: 7", "policy.yaml alpha"),
+        (policy, "slices: [label]", "slices: [colour]", "policy.yaml rules["),
+    ):
+        good = path.read_text()
+        _change(path, old, new)
+        done = _leangate(road, "run")
+        path.write_text(good)
+        assert done.returncode == 2, (where, done.stdout + done.stderr)
+        assert where in done.stderr
+        assert "Traceback" not in done.stderr
+    assert _repro(road).returncode == 0
+
+
+def test_candidate_changed_after_evaluation_is_not_judged(road: Path):
+    """Evidence on other bytes is no evidence; DVC restores the file, then all is well again."""
+    path = road / "clone/artifacts/shortlist/first/model.onnx"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = _run([sys.executable, "-m", "pipeline", "gate", "--slot", "first"], road)
+    assert done.returncode == 0
+    decision = json.loads((road / "clone/artifacts/decisions/first.json").read_text())
+    assert decision["outcome"] == "error"
+    assert not decision["open"]
+    assert {finding["verdict"] for finding in decision["findings"]} == {"ERROR"}
+    assert _repro(road).returncode == 0
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("victim", ["stage", "dvc"])
+def test_a_killed_run_recovers_and_leaves_no_orphan(road: Path, victim: str):
+    clone = road / "clone"
+    _change(clone / "params.yaml", "label_smoothing: 0.05\n  max_shift", "label_smoothing: 0.04\n  max_shift")
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=clone,
+        env=_environment(road),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stage = _wait_for_stage(dvc.pid)
+    os.kill(stage if victim == "stage" else dvc.pid, signal.SIGKILL)
+    dvc.wait(timeout=60)
+    deadline = time.monotonic() + 20
+    while _alive(stage) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(stage)
+    assert not (clone / "artifacts/baseline/model.json").exists()
+    done = _repro(road, "train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (clone / "artifacts/baseline/model.json").exists()
+    assert not list((clone / "artifacts").glob("**/.*.tmp-*"))
+    _change(clone / "params.yaml", "label_smoothing: 0.04\n  max_shift", "label_smoothing: 0.05\n  max_shift")
+    assert _repro(road, "train").returncode == 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _wait_for_stage(parent: int) -> int:
+    """The process of `python -m pipeline train`, once it runs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+                ancestor = int((path.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if b"pipeline" in words and b"train" in words and b"-m" in words and ancestor == parent:
+                time.sleep(1.5)  # past its imports, into the work
+                return int(path.parent.name)
+        time.sleep(0.05)
+    raise AssertionError("the stage never started")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latency: whose times are whose, fresh processes that never outlive their parent, and failures that show."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from checks.errors import ProbeError
+from pipeline.params import Time
+from pipeline.probes import latency
+from pipeline.probes.latency import measure_latency
+
+ROOT = Path(__file__).parents[4]
+OPTIONS = Time(batch_sizes=(1, 3), sessions=2, rounds=3, calls=2, warmup=1, threads=1)
+ONCE = OPTIONS.model_copy(update={"sessions": 1})
+IMAGE = {"shape": (1, 8, 8), "pixel_max": 16}
+MEGABYTE = 2**20
+
+
+@pytest.fixture
+def light(linear_onnx):
+    return linear_onnx("light.onnx", np.ones((64, 2)), [0, 0])
+
+
+@pytest.fixture
+def heavy(write_onnx):
+    """A model that holds 64 MiB of weights, and reads all of them for every image."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "widen"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "narrow"], ["scores"]),
+    ]
+    weights = {"widen": np.ones((64, 4096), np.float32), "narrow": np.ones((4096, 4096), np.float32)}
+    return write_onnx("heavy.onnx", nodes, weights)
+
+
+def test_every_batch_size_session_and_round_has_times_above_zero(light):
+    timing = measure_latency(light, light, **IMAGE, options=OPTIONS, seed=0)
+    assert timing.batch_sizes == (1, 3)
+    for times in (timing.baseline_ms, timing.candidate_ms, timing.control_ms):
+        assert times.shape == (2, 2, 3)
+        assert np.isfinite(times).all()
+        assert (times > 0).all()
+        assert (times < 1000).all(), "milliseconds"
+    for peaks in (timing.baseline_peak_bytes, timing.candidate_peak_bytes):
+        assert peaks.shape == (2,)
+        assert peaks.dtype == np.int64
+
+
+def test_times_and_memory_belong_to_their_models(light, heavy):
+    ballast = np.ones(400 * MEGABYTE // 8)  # what this process holds must not count as the children's
+    timing = measure_latency(light, heavy, **IMAGE, options=ONCE, seed=0)
+    del ballast
+    # A hundred times the work: no load on this machine turns that round.
+    assert np.median(timing.candidate_ms) > 5 * np.median(timing.baseline_ms)
+    assert np.median(timing.candidate_ms) > 5 * np.median(timing.control_ms)
+    assert (timing.baseline_peak_bytes > 10 * MEGABYTE).all()
+    assert (timing.baseline_peak_bytes < 300 * MEGABYTE).all()
+    assert (timing.candidate_peak_bytes > timing.baseline_peak_bytes + 50 * MEGABYTE).all()
+    swapped = measure_latency(heavy, light, **IMAGE, options=ONCE, seed=0)
+    assert (swapped.baseline_peak_bytes > swapped.candidate_peak_bytes + 50 * MEGABYTE).all()
+    assert np.median(swapped.control_ms) > 5 * np.median(swapped.candidate_ms)
+
+
+def _children(parent):
+    """Process ids of the children of a process, from the kernel's own table."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_every_session_has_three_fresh_processes_and_none_is_left(monkeypatch, light):
+    started = []
+    start = latency.subprocess.Popen
+
+    def record(*arguments, **options):
+        process = start(*arguments, **options)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(latency.subprocess, "Popen", record)
+    measure_latency(light, light, **IMAGE, options=OPTIONS, seed=0)
+    assert len({process.pid for process in started}) == 3 * OPTIONS.sessions
+    assert all(process.poll() is not None for process in started)
+
+
+def test_rounds_run_all_three_in_an_order_the_seed_draws(monkeypatch, light):
+    def orders(seed):
+        asked = []
+        ask = latency._Child.ask
+
+        def record(child, request, key):
+            asked.append((child.name, request.get("batch_size")))
+            return ask(child, request, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(latency._Child, "ask", record)
+            measure_latency(light, light, **IMAGE, options=ONCE, seed=seed)
+        return [entry for entry in asked if entry[1]]
+
+    first = orders(1)
+    assert first == orders(1)
+    assert first != orders(2)
+    rounds = [first[start : start + 3] for start in range(0, len(first), 3)]
+    assert len(rounds) == ONCE.sessions * ONCE.rounds * len(OPTIONS.batch_sizes)
+    for entries in rounds:
+        assert sorted(name for name, _ in entries) == ["baseline", "candidate", "control"]
+        assert len({batch_size for _, batch_size in entries}) == 1
+    assert len({tuple(name for name, _ in entries) for entries in rounds}) > 1
+
+
+def test_it_runs_from_any_folder_whatever_lies_there(tmp_path, monkeypatch, light):
+    for name in ("json.py", "numpy.py", "checks.py", "pipeline.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')\n")
+    monkeypatch.chdir(tmp_path)
+    measure_latency(Path("light.onnx"), light, **IMAGE, options=ONCE, seed=0)
+
+
+def test_a_child_that_dies_is_told_with_its_last_words(tmp_path, light):
+    before = _children(os.getpid())
+    (tmp_path / "broken.onnx").write_bytes(light.read_bytes()[:-40])
+    with pytest.raises(ProbeError, match=r"times the candidate .*its end.*ModelError.*broken\.onnx"):
+        measure_latency(light, tmp_path / "broken.onnx", **IMAGE, options=ONCE, seed=0)
+    assert set(_children(os.getpid())) <= set(before)
+
+
+def test_images_of_another_shape_are_told(light):
+    with pytest.raises(ProbeError, match="baseline"):
+        measure_latency(light, light, shape=(1, 4, 4), pixel_max=16, options=ONCE, seed=0)
+
+
+def test_a_child_that_takes_too_long_is_ended_and_told(heavy, light):
+    before = _children(os.getpid())
+    endless = ONCE.model_copy(update={"warmup": 1_000_000})
+    with pytest.raises(ProbeError, match=r"nothing in 0\.5 s"):
+        measure_latency(heavy, light, **IMAGE, options=endless, seed=0, timeout=0.5)
+    assert set(_children(os.getpid())) <= set(before)
+
+
+def test_a_child_that_answers_nonsense_is_told(monkeypatch, light):
+    monkeypatch.setattr(latency, "MODULE", "this")  # prints a poem
+    with pytest.raises(ProbeError, match="the line 'The Zen"):
+        measure_latency(light, light, **IMAGE, options=ONCE, seed=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_children_die_with_their_parent_even_in_the_middle_of_work(heavy):
+    code = (
+        "from pathlib import Path; from pipeline.params import Time\n"
+        "from pipeline.probes.latency import measure_latency\n"
+        f"heavy = Path({str(heavy)!r})\n"
+        "options = Time(batch_sizes=(1,), sessions=1, rounds=1, calls=1, warmup=10_000_000 // 1000, threads=1)\n"
+        "measure_latency(heavy, heavy, shape=(1, 8, 8), pixel_max=16, options=options, seed=0)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        children = []
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            children = _children(parent.pid)
+            # More than 64 MiB: the model is loaded, and the child is in its warm-up, hearing nothing.
+            if len(children) == 3 and all(_resident(child) > 100 * MEGABYTE for child in children):
+                break
+            time.sleep(0.05)
+        assert len(children) == 3
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_resident(child) for child in children):
+        time.sleep(0.05)
+    left = [child for child in children if _resident(child)]
+    for child in left:
+        os.kill(child, signal.SIGKILL)
+    assert left == []
+
+
+def _resident(process):
+    """Resident memory of a process in bytes, 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(sizes[0]) * 1024 if sizes else 0

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card says what decision and evidence say, names its sources, and invents nothing."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from checks.canonical import read_json, sha256_file
+from checks.errors import ParamsError
+from pipeline.card.compliance import PROVISIONS
+from pipeline.card.contents import read_contents
+from pipeline.card.model_card import model_card, summary
+from pipeline.layout import Layout
+from pipeline.params import load_yaml
+from tests.bundle_project import Names, build_project, project_params
+
+bundle = importlib.import_module("pipeline.bundle")
+
+HOSTILE = "a|b <script>alert(1)</script> `x` [y](http://z) \n# top"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = build_project(tmp_path_factory.mktemp("card"))
+    bundle.run(layout, project_params())
+    return layout
+
+
+@pytest.fixture(scope="module")
+def card(built: Layout) -> str:
+    return (built.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def front_of(card: str, tmp_path: Path) -> dict[str, object]:
+    head, fence, _ = card.removeprefix("---\n").partition("\n---\n")
+    assert fence
+    path = tmp_path / "front.yaml"
+    path.write_text(head, encoding="utf-8")
+    return load_yaml(path, ParamsError)
+
+
+def section(card: str, title: str) -> str:
+    match = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    assert match is not None, title
+    return match[1]
+
+
+def row(card: str, start: str) -> list[str]:
+    [line] = [line for line in card.splitlines() if line.startswith(f"| {start} |")]
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_front_matter_is_what_hubs_expect(card: str, tmp_path: Path) -> None:
+    front = front_of(card, tmp_path)
+    assert front["license"] == "apache-2.0"
+    assert front["library_name"] == "onnx"
+    assert front["pipeline_tag"] == "image-classification"
+    assert "leangate" in front["tags"]
+    [entry] = front["model-index"]
+    [result] = entry["results"]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"]["name"] == Names().source
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]}["Accuracy"] == 0.9911
+
+
+def test_figures_stand_beside_the_baseline_s(card: str) -> None:
+    assert row(section(card, "Compression"), "File, bytes")[1:4] == ["227,120", "22,104", "0.097×"]
+    assert row(card.partition("## Decision")[0], "File, bytes")[1] == "227,120 → 22,104"
+    assert row(section(card, "Compression"), "Parameters") == [
+        "Parameters",
+        "56,000",
+        "14,000",
+        "0.250×",
+        "–",
+    ]
+    assert row(section(card, "Compression"), "Time, batch of 64")[3:] == ["0.31×", "0.29 to 0.33×"]
+    assert "criterion = taylor" in row(card, "2")[2]
+
+
+def test_each_slice_shows_count_value_interval_bound_limit_and_verdict(card: str) -> None:
+    assert row(section(card, "Accuracy on the test split"), "all examples") == [
+        "all examples", "899", "99.11 %", "99.11 %", "0.00 pp", "−0.60 to +0.60 pp", "−0.80 pp",
+        "at least −2.00 pp", "**PASS**",
+    ]  # fmt: skip
+    assert row(card, "class 3")[1] == "90"
+    for name in ("stroke\\_weight light", "slant upright"):
+        assert row(card, name)[-1] == "**PASS**"
+
+
+def test_slices_come_in_the_order_of_their_levels(card: str) -> None:
+    lines = [
+        line for line in card.splitlines() if re.match(r"\| stroke\\_weight (light|medium|bold) \|", line)
+    ]
+    assert [line.split()[2] for line in lines] == ["light", "medium", "bold"]
+
+
+def test_disparity_and_robustness_show_their_limits_and_their_proviso(card: str) -> None:
+    disparity = section(card, "Disparity added by compression")
+    [gap] = [line for line in disparity.splitlines() if " against " in line]
+    assert "+0.20 pp" in gap
+    assert "at most +8.00 pp" in gap
+    robust = section(card, "Adversarial robustness")
+    for words in ("`pgd_on_candidate`", "0.05 of the pixel range", "85.40 %", "84.20 %", "81.50 to 86.90 %"):
+        assert words in robust
+    assert "against this pool of attacks" in robust
+    assert "upper bound on robustness" in robust
+    assert "99.6 % (candidate)" in robust
+
+
+def test_data_come_with_source_terms_splits_and_meaning(card: str) -> None:
+    data = section(card, "Data")
+    assert "CC-BY-4.0" in data
+    assert "not-required" in data
+    assert row(data, "`test`") == ["`test`", "60"]
+    assert "share of the image that is ink" in row(data, "`stroke_weight`")[1]
+    assert "cut at 0.27, 0.33" in row(data, "`stroke_weight`")[1]
+    assert "to be completed by the provider" in row(data, "`slant`")[1]
+
+
+def test_every_table_names_the_file_it_comes_from(built: Layout, card: str) -> None:
+    cited = re.findall(r"`([a-z/_.-]+\.(?:json|npz|yaml|onnx))` \(`([0-9a-f]{12})`\)", card)
+    assert len(cited) > 20
+    for name, digest in cited:
+        assert sha256_file(built.bundle / name).startswith(digest)
+    for title in ("Compression", "Accuracy on the test split", "Adversarial robustness", "Policy", "Data"):
+        assert "*From `" in section(card, title)
+
+
+def test_every_file_of_the_bundle_is_listed_with_its_full_digest(built: Layout, card: str) -> None:
+    listed = dict(
+        reversed(line.split("  ")) for line in re.findall(r"^[0-9a-f]{64}  \S+$", card, re.MULTILINE)
+    )
+    manifest = read_json(built.bundle / "bundle.json")["files"]
+    assert listed == {name: entry["sha256"] for name, entry in manifest.items() if name != "MODEL_CARD.md"}
+
+
+def test_unknown_answers_are_left_to_the_provider(built: Layout, tmp_path: Path) -> None:
+    empty = project_params().bundle.model_copy(
+        update={"purpose": "", "license": " ", "contact": "", "limitations": ()}
+    )
+    card = model_card(read_contents(built.bundle), empty)
+    for name in ("Purpose", "Licence", "Contact"):
+        assert f"- **{name}:** *to be completed by the provider*" in card
+    assert "Declared by the provider:\n\n- *to be completed by the provider*" in card
+    assert front_of(card, tmp_path)["license"] == "unknown"
+    art13 = next(line for line in card.splitlines() if "Art. 13" in line)
+    assert "purpose: *to be completed by the provider*" in art13
+    assert "declared input" not in art13
+
+
+def test_a_licence_no_hub_knows_is_named_as_other(built: Layout, tmp_path: Path) -> None:
+    own = project_params().bundle.model_copy(update={"license": "My Own: Terms v2"})
+    front = front_of(model_card(read_contents(built.bundle), own), tmp_path)
+    assert (front["license"], front["license_name"]) == ("other", "my-own-terms-v2")
+
+
+@pytest.mark.parametrize(
+    "title", ["no", "1:30", "0123", "a: b # c", "'quoted' \"twice\"", "--- x", "{x}", "é\u202ey"]
+)
+def test_front_matter_keeps_any_title_a_string(built: Layout, tmp_path: Path, title: str) -> None:
+    import yaml
+
+    declared = project_params().bundle.model_copy(update={"title": title})
+    card = model_card(read_contents(built.bundle), declared)
+    want = title.replace("\u202e", " ")
+    assert front_of(card, tmp_path)["model-index"][0]["name"] == want
+    # Hubs read YAML 1.1, where a bare `no` is false.
+    assert yaml.safe_load(card.split("\n---\n")[0])["model-index"][0]["name"] == want
+
+
+def test_the_index_says_where_evidence_is_and_claims_nothing(built: Layout, card: str) -> None:
+    index = section(card, "Index for assessments")
+    for number in (9, 10, 11, 12, 13, 15):
+        assert f"EU AI Act, Art. {number} " in index
+    for heading in ("MEASURE", "MANAGE", "ISO/IEC 42001, A.6"):
+        assert heading in index
+    rows = [line for line in index.splitlines() if line.startswith("| ") and ":---" not in line][1:]
+    assert len(rows) == len(PROVISIONS)
+    for line in rows:
+        assert re.search(r"\(`[0-9a-f]{12}`\)|declared input|to be completed by the provider", line), line
+    assert not re.search(r"compl(y|ies|iant|iance)|conform|certif|satisf|fulfil", index, re.IGNORECASE)
+
+
+def test_no_table_holds_a_file_that_the_bundle_lacks(built: Layout) -> None:
+    manifest = read_json(built.bundle / "bundle.json")["files"]
+    assert {name for provision in PROVISIONS for name in provision.files} <= set(manifest)
+
+
+@pytest.mark.parametrize("make", [model_card, summary])
+def test_text_from_data_and_from_people_is_escaped_everywhere(
+    tmp_path: Path, make: Callable[..., str]
+) -> None:
+    from markdown_it import MarkdownIt
+
+    names = Names(
+        classes=tuple(f"{HOSTILE}{index}" for index in range(10)),
+        source=HOSTILE,
+        license=HOSTILE,
+        bold=HOSTILE,
+        option=HOSTILE,
+        policy=HOSTILE,
+    )
+    layout = build_project(tmp_path, names)
+    declared = project_params().bundle.model_copy(
+        update={
+            "title": HOSTILE,
+            "purpose": HOSTILE,
+            "contact": HOSTILE,
+            "limitations": (HOSTILE,),
+            "license": HOSTILE,
+        }
+    )
+    bundle.run(layout, project_params(bundle=declared))
+    made = make(read_contents(layout.bundle), declared)
+    body = made.split("\n---\n", 1)[-1]
+    rendered = MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(body)
+    assert "<script" not in rendered
+    assert "<a " not in rendered
+    assert rendered.count("<h1>") == (1 if make is model_card else 0)
+    assert "alert(1)" in rendered
+    if make is model_card:
+        assert front_of(made, tmp_path)["model-index"][0]["name"] == " ".join(HOSTILE.split())
+
+
+def test_the_short_card_fits_a_registry_whatever_the_names(built: Layout, tmp_path: Path) -> None:
+    contents = read_contents(built.bundle)
+    short = summary(contents, project_params().bundle)
+    assert contents.digest("model.onnx") in short
+    assert "−0.30 pp (class 0)" in short
+    long = project_params().bundle.model_copy(update={"title": "|" * 200, "purpose": "<" * 2000})
+    assert len(summary(contents, long)) < 5000
+
+
+def test_the_card_says_not_measured_where_nothing_was(built: Layout) -> None:
+    contents = read_contents(built.bundle)
+    contents.decision.value["measurements"][:] = [
+        entry
+        for entry in contents.decision.value["measurements"]
+        if entry["metric"] != "baseline_robust_accuracy"
+    ]
+    card = model_card(contents, project_params().bundle)
+    assert row(card, "**all of them, the worst of each example**")[2] == "not measured"

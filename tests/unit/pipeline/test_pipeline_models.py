@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks, weights, export and cost: verified against torch, ONNX Runtime and counting by hand."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from checks.errors import ModelError
+from pipeline.models.cost import measure_cost
+from pipeline.models.export import export_onnx
+from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
+from pipeline.models.training import Teacher, make_deterministic, train_network
+from pipeline.params import Model, Training
+from pipeline.probes.session import open_session, predict
+
+
+def _model(factory="net.py:build", **keys):
+    defaults = {"code": "net.py", "weights": None, "mean": (0.3,), "std": (0.4,)}
+    return Model(factory=factory, **{**defaults, **keys})
+
+
+def _randomised(module):
+    """Distinct statistics in every BatchNorm: identical ones would hide mistakes of fusion."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight.data, layer.bias.data, layer.running_mean):
+                values.copy_(torch.randn_like(values))
+            layer.running_var.copy_(torch.rand_like(layer.running_var) + 0.5)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(1)
+    layers = [
+        nn.Conv2d(1, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    ]
+    return Preprocessed(_randomised(nn.Sequential(*layers)), _model(), 16)
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(network, (1, 8, 8), path)
+    return path
+
+
+def test_export_agrees_with_torch_on_raw_pixels_and_any_batch(network, exported):
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7):
+        images = rng.integers(0, 17, (count, 1, 8, 8)).astype(np.float32)
+        with torch.no_grad():
+            want = network(torch.from_numpy(images)).numpy()
+            by_hand = network.network(torch.from_numpy((images / 16 - 0.3) / 0.4)).numpy()
+        np.testing.assert_allclose(predict(open_session(exported), images, 4), want, atol=1e-4)
+        np.testing.assert_allclose(want, by_hand, atol=1e-4)
+
+
+def test_export_holds_no_metadata_no_paths_and_repeats(network, exported, tmp_path):
+    export_onnx(network, (1, 8, 8), tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+    model = onnx.load(exported, load_external_data=False)
+    assert not model.metadata_props
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert b"/site-packages/" not in exported.read_bytes()
+    assert b"test_pipeline_models" not in exported.read_bytes()
+
+
+def test_cost_is_counted_as_by_hand(exported):
+    cost = measure_cost(exported)
+    assert cost.macs == 64 * 9 * 6 + 64 * 9 * 6 + 24
+    assert cost.bytes == exported.stat().st_size
+    assert 0 < cost.gzip_bytes < cost.bytes * 1.1
+    # The exporter folds BatchNorm into the first convolution, which gains six biases.
+    assert cost.parameters == (9 * 6 + 6) + (9 * 6 + 6) + (24 + 4)
+
+
+def test_cost_of_a_file_that_is_no_model_is_an_error(tmp_path, exported):
+    (tmp_path / "x.onnx").write_bytes(exported.read_bytes()[:100])
+    with pytest.raises(ModelError, match="ONNX"):
+        measure_cost(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def build(): return 1", "torch.nn.Module"),
+        ("def build(): raise RuntimeError('no weights')", "no weights"),
+        ("def build(x): pass", "TypeError"),
+        ("from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", r"\(2, 3\)"),
+        ("from torch import nn\ndef build(): return nn.Linear(5, 4)", "pass"),
+        ("def other(): pass", "'build'"),
+    ],
+)
+def test_a_broken_factory_is_named(tmp_path, code, message):
+    (tmp_path / "net.py").write_text(code)
+    with pytest.raises(ModelError, match=message) as caught:
+        build_network(_model(), (1, 8, 8), 4, tmp_path, 0)
+    assert "model.factory" in str(caught.value)
+
+
+def test_a_missing_factory_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        build_network(_model(), (1, 8, 8), 4, tmp_path, 0)
+
+
+def test_channels_must_fit_the_means(tmp_path):
+    with pytest.raises(ModelError, match="3 means"):
+        build_network(_model(), (3, 8, 8), 4, tmp_path, 0)
+
+
+def test_weights_round_trip_and_wrong_ones_are_refused(tmp_path):
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    save_weights(net, tmp_path / "w")
+    load_weights(other, tmp_path / "w", "w")
+    assert torch.equal(net.weight, other.weight)
+    with pytest.raises(ModelError, match="this network"):
+        load_weights(nn.Linear(4, 2), tmp_path / "w", "w")
+    (tmp_path / "cut").write_bytes((tmp_path / "w").read_bytes()[:-4])
+    with pytest.raises(ModelError, match="safetensors"):
+        load_weights(other, tmp_path / "cut", "cut")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_weights(other, tmp_path / "nothing", "nothing")
+    net.weight.data[0, 0] = float("nan")
+    save_weights(net, tmp_path / "nan")
+    with pytest.raises(ModelError, match="finite"):
+        load_weights(other, tmp_path / "nan", "nan")
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_weights(nn.Linear(3, 2), tmp_path / "w.pt", "w.pt")
+
+
+def _task():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 128)
+    images = rng.integers(0, 6, (128, 1, 4, 4)).astype(np.float32)
+    images[labels == 1, :, :2] += 8
+    return images, labels.astype(np.int64)
+
+
+def _train(seed=0, teacher=None, **keys):
+    make_deterministic(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    training = Training(
+        **{
+            "epochs": 8, "batch_size": 16, "learning_rate": 0.1, "weight_decay": 0.0, "label_smoothing": 0.0,
+            "max_shift": 1, "noise": 0.05, "flip": True, **keys,
+        }
+    )  # fmt: skip
+    train_network(net, *_task(), training, pixel_max=16, seed=seed, teacher=teacher)
+    return net
+
+
+def _accuracy(net):
+    images, labels = _task()
+    with torch.no_grad():
+        return float((net(torch.from_numpy(images)).argmax(1).numpy() == labels).mean())
+
+
+def test_training_learns_and_repeats():
+    first, again, other = _train(), _train(), _train(seed=1)
+    assert _accuracy(first) > 0.9
+    assert torch.equal(first[1].weight, again[1].weight)
+    assert not torch.equal(first[1].weight, other[1].weight)
+    assert not first.training
+
+
+def test_no_epochs_change_nothing():
+    make_deterministic(0)
+    fresh = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    assert torch.equal(_train(epochs=0)[1].weight, fresh[1].weight)
+
+
+def test_a_student_follows_its_teacher():
+    """A teacher that says the opposite of the labels is believed when it has all the weight."""
+
+    class Contrary(nn.Module):
+        def forward(self, images):
+            high = images[:, 0, :2].mean((1, 2)) > 7
+            return torch.stack([high.float(), 1 - high.float()], 1) * 8
+
+    assert _accuracy(_train(teacher=Teacher(Contrary(), 1.0, 2.0), max_shift=0, flip=False)) < 0.1
+    assert _accuracy(_train(teacher=Teacher(Contrary(), 0.0, 2.0), max_shift=0, flip=False)) > 0.9

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`params.yaml`: every wrong key is named, and `dvc.yaml` uses nothing that is not typed there."""
+
+import re
+
+import pytest
+from ruamel.yaml import YAML
+
+from checks.errors import ParamsError
+from pipeline.params import load_params
+from pipeline.stages import STAGES
+
+
+def _load(text):
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def test_the_repositorys_params_are_read(repository):
+    params = load_params(repository / "params.yaml")
+    assert params.prune.recipes["half"].macs_reduction == 2
+    assert sum(params.prepare.splits.model_dump().values()) == pytest.approx(1)
+    assert params.prepare.splits.test == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("seed: 0", "seed: -1", "seed"),
+        ("seed: 0", "seed: 0.5", "seed"),
+        ("seed: 0", "sede: 0", "sede"),
+        ("seed: 0", "seed: 0\nseed: 1", "seed"),
+        ("macs_reduction: 2.0", "macs_reduction: .nan", "prune.recipes.half.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: 0.5", "prune.recipes.half.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: two", "prune.recipes.half.macs_reduction"),
+        ("variants: [dense, half, third]", "variants: [dense, quarter]", "quarter"),
+        ("variants: [dense, half, third]", "variants: [half, half]", "distinct"),
+        ("variants: [dense, half, third]", "variants: []", "prune.variants"),
+        ("test: 0.50", "test: 0.60", "prepare.splits"),
+        ("precisions: [fp32, int8]", "precisions: [int4]", "quantize.precisions"),
+        ("epsilon: 0.05", "epsilon: 1.5", "evaluate.attack.epsilon"),
+        ("slots: [first, second]", "slots: [first, first]", "shortlist"),
+        ("slots: [first, second]", "slots: ['../../etc']", "shortlist.slots"),
+        ("preference: [bytes, latency]", "preference: [accuracy]", "select.preference"),
+        ("factory: examples/digits/net.py:digits_net", "factory: digits_net", "model.factory"),
+        ("code: examples/digits/net.py", "code: pipeline", "model"),
+        ("mean: [0.305]", "mean: [0.3, 0.3]", "model"),
+        ("alias: challenger", "alias: 'a/b'", "register.alias"),
+        ("validate:", "valdiate:", "validate"),
+    ],
+)
+def test_wrong_params_are_refused_by_key(project, old, new, where):
+    path = project / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert where in str(caught.value)
+    assert "params.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "a: !!python/object:os.system x", "\t- x: :"])
+def test_what_is_no_params_file_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError):
+        load_params(path)
+
+
+def test_a_missing_and_a_huge_file_are_refused(tmp_path):
+    with pytest.raises(ParamsError, match="No such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: " + "x" * 2_000_000)
+    with pytest.raises(ParamsError, match="at most"):
+        load_params(tmp_path / "params.yaml")
+
+
+def _flat(value, prefix=""):
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield f"{prefix}{key}"
+            yield from _flat(entry, f"{prefix}{key}.")
+
+
+def test_dvc_yaml_names_the_stages_and_only_typed_params(repository):
+    text = (repository / "dvc.yaml").read_text()
+    stages = _load(text)["stages"]
+    assert list(stages) == list(STAGES)
+    known = set(_flat(_load((repository / "params.yaml").read_text())))
+    for name in re.findall(r"\$\{([a-z][^}]*)\}", text):
+        assert name in known or name.startswith("item."), name
+    for name, stage in stages.items():
+        matrix = stage.get("matrix", {})
+        assert tuple(matrix) == STAGES[name]
+        flags = " ".join(f"--{key} ${{item.{key}}}" for key in matrix)
+        assert stage["cmd"] == f"python -m pipeline {name} {flags}".strip()
+        for entry in stage.get("params", []):
+            assert entry.split(".${")[0] in known, entry
+        code = f"pipeline/{name}.py"
+        assert code in stage["deps"]
+
+
+def test_every_stages_own_section_is_among_its_params(repository):
+    stages = _load((repository / "dvc.yaml").read_text())["stages"]
+    sections = set(_load((repository / "params.yaml").read_text())) & set(STAGES)
+    for name in sections:
+        assert any(entry.split(".")[0] == name for entry in stages[name]["params"]), name
