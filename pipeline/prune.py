@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from checks.errors import CompressionError, ParamsError
 from pipeline.files import output_dir, write_json
 from pipeline.layout import Layout
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_MAX_CRITERION_EXAMPLES = 2048
+"""Enough to rank channels by gradient; more would cost an epoch and rank the same."""
+
 
 def _shrink(
     module: nn.Module, recipe: PruneRecipe, dataset: Dataset, seed: int
@@ -28,7 +33,10 @@ def _shrink(
     from pipeline.models.training import Teacher, train_network
 
     split = dataset.split("train")
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    chosen = np.sort(
+        np.random.default_rng([seed, 0x9A0E]).permutation(len(split.labels))[:_MAX_CRITERION_EXAMPLES]
+    )
+    images, labels = torch.from_numpy(split.images[chosen]), torch.from_numpy(split.labels[chosen])
     teacher = Teacher(module, recipe.distill_weight, recipe.distill_temperature)
     passes: list[dict[str, Any]] = []
     reached = 1.0

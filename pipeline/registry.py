@@ -130,12 +130,7 @@ def _default_uri(root: Path) -> str:
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str], *, keep: bool) -> Iterator[None]:
-    """Set environment variables for a while.
-
-    Args:
-        values: Name to value.
-        keep: Whether what the user has set stands.
-    """
+    """Set environment variables for a while; with `keep`, what the user has set stands."""
     changed = {name: value for name, value in values.items() if not (keep and name in os.environ)}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
@@ -347,7 +342,7 @@ def _create_version(client: MlflowClient, experiment: str, submission: Submissio
         try:
             client.create_registered_model(submission.model)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
                 raise
         # Tags come with the version, so that a process that dies here leaves no version it cannot find again.
         return client.create_model_version(

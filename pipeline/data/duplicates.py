@@ -82,7 +82,7 @@ def _row_of_image(ids: Sequence[str], named: Sequence[str | None]) -> list[int] 
     if list(ids) == list(named):
         return list(range(len(ids)))
     row_of = {name: row for row, name in enumerate(named)}
-    if len(row_of) != len(named) or len(set(ids)) != len(ids) or set(ids) != set(row_of):
+    if not len(ids) == len(named) == len(row_of) or set(ids) != set(row_of):
         return None
     return [row_of[name] for name in ids]
 

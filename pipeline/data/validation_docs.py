@@ -54,7 +54,8 @@ dd{margin:0;font-weight:600;overflow-wrap:anywhere}
 .card p{display:flex;gap:10px;margin:6px 0 0}
 .card .key{flex:0 0 82px;color:var(--soft)}
 .card .value{min-width:0;overflow-wrap:anywhere}
-.scroll{margin-bottom:14px;overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px}
+.scroll{margin-bottom:14px;overflow-x:auto;background:var(--card);border:1px solid var(--line);
+border-radius:10px}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:7px 12px;text-align:left;vertical-align:top;border-top:1px solid var(--line)}
 thead th{border-top:0;color:var(--soft);font-size:12px;font-weight:600;white-space:nowrap}

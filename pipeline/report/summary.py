@@ -225,7 +225,7 @@ def _candidate(fields: Fields, decisions: Mapping[str, Decision], chosen: Chosen
     if slot is not None and (decision is None or decision.candidate != name):
         raise EvidenceError(f"expected slot {slot} to hold {name}", where=fields.where, hint=_STALE)
     subject = dict(decision.subject) if decision else {}
-    if False:
+    if subject and subject.get("candidate_sha256") != sha256:
         raise EvidenceError(
             f"expected the decision on {sha256}, got the one on {subject.get('candidate_sha256')}",
             where=fields.where,

@@ -105,6 +105,13 @@ def test_what_does_not_pair_up_is_no_pass(ids: list[str], columns: dict[str, lis
     assert not finding.judged
 
 
+def test_an_id_with_two_images_is_no_pass() -> None:
+    finding = judge(images(1, 2, 3), ["a", "b", "a"], id=["a", "b"], split=["train", "test"])
+
+    assert not finding.passed
+    assert not finding.judged
+
+
 def test_no_images_are_no_pass() -> None:
     finding = judge(np.zeros((0, 1, 2, 3), dtype=np.uint8), [], id=[], split=[])
 

@@ -531,18 +531,15 @@ def test_a_column_of_nulls_alone_is_no_pass(layout: Layout) -> None:
     assert findings["license-allowed"]["verdict"] == "FAIL"
 
 
-@pytest.mark.parametrize(
-    ("limits", "check"),
-    [
-        ({"min_split_rows": 13}, "split-rows"),
-        ({"min_class_share": 0.6}, "class-share"),
-        ({"allowed_licenses": ("MIT",)}, "license-allowed"),
-        ({"allowed_consent": ("not-required",)}, "consent-allowed"),
-    ],
-)
-def test_limits_decide(layout: Layout, limits: dict[str, Any], check: str) -> None:
+def test_limits_decide(layout: Layout) -> None:
     clean().write(layout.data)
-    assert failing(refused(layout, LIMITS.model_copy(update=limits))[1]) == {check}
+    stricter = Validate(
+        allowed_licenses=("MIT",), allowed_consent=("not-required",), min_class_share=0.6, min_split_rows=13
+    )
+
+    _, findings = refused(layout, stricter)
+
+    assert failing(findings) == {"split-rows", "class-share", "license-allowed", "consent-allowed"}
 
 
 def test_limits_hold_at_their_bound(layout: Layout) -> None:
@@ -678,6 +675,14 @@ def test_an_array_that_is_not_there_is_named(layout: Layout) -> None:
     np.savez_compressed(layout.data / "examples.npz", ids=clean().ids)
 
     assert "no array named 'pixels'" in unreadable(read_contents(layout.data))["examples-readable"]
+
+
+def test_ids_that_no_report_could_show_are_refused(layout: Layout) -> None:
+    prepared = clean()
+    prepared.ids = np.array(["\ud800", *prepared.ids[1:]])
+    prepared.write(layout.data)
+
+    assert "surrogates" in unreadable(read_contents(layout.data))["examples-readable"]
 
 
 def test_archive_that_would_unpack_to_too_much_is_not_unpacked(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,14 @@ def test_equal_content_is_equal_bytes(tmp_path):
     other["count"] = other["count"].astype(">i8")
     write_table(tmp_path / "two.npz", dict(reversed(HEADER.items())), other)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_no_date_and_no_compressor_gets_into_the_bytes(tmp_path):
+    write_table(tmp_path / "t.npz", HEADER, ARRAYS)
+    with zipfile.ZipFile(tmp_path / "t.npz") as archive:
+        members = archive.infolist()
+    assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
+    assert {member.compress_type for member in members} == {zipfile.ZIP_STORED}
 
 
 def test_other_content_is_other_bytes(tmp_path):

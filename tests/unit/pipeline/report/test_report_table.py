@@ -67,7 +67,7 @@ def test_decision_comes_first_and_every_candidate_has_a_row(make: Any) -> None:
 def test_numbers_of_finalists_are_of_test_and_those_of_others_of_validation(make: Any) -> None:
     lines = render_table(make("passed", "blocked").write()).splitlines()
     row = next(line for line in lines if line.startswith("half-int8  "))
-    assert ["97.2 %", "−4.1 pp", "83.6 %"] == [part for part in row.split("  ") if part.strip()][-3:]
+    assert ["97.2 %", "−4.1 pp", "83.6 %"] == [part.strip() for part in row.split("  ") if part.strip()][-3:]
     other = next(line for line in lines if line.startswith("half-fp32"))
     assert "97.2 % val" in other
     assert any("no test figures by design" in line for line in lines)
