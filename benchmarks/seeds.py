@@ -57,9 +57,8 @@ def _rows(folder: Path, seed: int) -> list[str]:
             f"{_value(decision, 'latency_ratio_b64'):.2f}",
             f"{1 / _value(decision, 'bytes_ratio'):.1f} | {1 / _value(decision, 'macs_ratio'):.2f}",
         )
-        rows.append(
-            f"| {seed} | {decision['candidate']} | {decision['outcome']} | {' | '.join(figures)} | {_why(decision)} |"
-        )
+        head = f"| {seed} | {decision['candidate']} | {decision['outcome']}"
+        rows.append(f"{head} | {' | '.join(figures)} | {_why(decision)} |")
     return rows
 
 

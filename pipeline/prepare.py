@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,18 +27,36 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def _column(value: str | Sequence[str], count: int) -> list[str]:
-    return [value] * count if isinstance(value, str) else [str(entry) for entry in value]
+def _column(value: str | Sequence[str], count: int, name: str) -> list[str]:
+    """One text an example; a null would otherwise become the text "None" and look like a value."""
+    entries = [value] * count if isinstance(value, str) else list(value)
+    for row, entry in enumerate(entries):
+        if entry is None or (isinstance(entry, float) and math.isnan(entry)) or str(entry) == "":
+            raise DataError(
+                f"row {row}: expected a value in {name}, got {entry!r}", where="params.yaml prepare.source"
+            )
+    return [str(entry) for entry in entries]
 
 
 def _units(examples: SourceExamples) -> list[str]:
     """Units of the examples: those of the source, and identical images are always one unit."""
-    named = list(examples.units) if examples.units is not None else list(examples.ids)
+    named = _column(
+        examples.units if examples.units is not None else examples.ids, len(examples.ids), "units"
+    )
+    merged: dict[str, str] = {unit: unit for unit in named}
+
+    def root(unit: str) -> str:
+        while merged[unit] != unit:
+            merged[unit] = merged[merged[unit]]
+            unit = merged[unit]
+        return unit
+
     first: dict[str, str] = {}
-    return [
-        first.setdefault(sha256_bytes(image.tobytes()), str(unit))
-        for image, unit in zip(examples.pixels, named, strict=True)
-    ]
+    for image, unit in zip(examples.pixels, named, strict=True):
+        # Two units that share an image are one, and so is every unit that shares one with either.
+        twin = root(first.setdefault(sha256_bytes(image.tobytes()), unit))
+        merged[root(unit)] = twin
+    return [root(unit) for unit in named]
 
 
 def _splits(examples: SourceExamples, units: list[str], params: Prepare, seed: int) -> list[str]:
@@ -67,7 +86,7 @@ def _slice_columns(
     origins: dict[str, Any] = {}
     for name in names:
         if name in examples.columns:
-            columns[name] = [str(level) for level in examples.columns[name]]
+            columns[name] = _column(examples.columns[name], len(examples.ids), name)
             origins[name] = {"from": "source"}
         elif name in measured:
             if not outside_test.any():
@@ -147,13 +166,13 @@ def run(layout: Layout, params: Params) -> None:
             where="params.yaml prepare.slices",
         )
     values = {
-        "id": [str(name) for name in examples.ids],
+        "id": _column(examples.ids, count, "ids"),
         "unit": units,
         "split": splits,
-        "label": [str(label) for label in examples.labels],
-        "source": _column(examples.source, count),
-        "license": _column(examples.license, count),
-        "consent": _column(examples.consent, count),
+        "label": _column(examples.labels, count, "labels"),
+        "source": _column(examples.source, count, "source"),
+        "license": _column(examples.license, count, "license"),
+        "consent": _column(examples.consent, count, "consent"),
         **slices,
     }
     manifest = pd.DataFrame(values, dtype="str")

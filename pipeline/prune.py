@@ -33,9 +33,8 @@ def _shrink(
     from pipeline.models.training import Teacher, train_network
 
     split = dataset.split("train")
-    chosen = np.sort(
-        np.random.default_rng([seed, 0x9A0E]).permutation(len(split.labels))[:_MAX_CRITERION_EXAMPLES]
-    )
+    order = np.random.default_rng([seed, 0x9A0E]).permutation(len(split.labels))
+    chosen = np.sort(order[:_MAX_CRITERION_EXAMPLES])
     images, labels = torch.from_numpy(split.images[chosen]), torch.from_numpy(split.labels[chosen])
     teacher = Teacher(module, recipe.distill_weight, recipe.distill_temperature)
     passes: list[dict[str, Any]] = []

@@ -34,11 +34,7 @@ def _judge_ids(contents: Contents) -> DataFinding:
     check, expected = "examples-ids", f"the ids of {MANIFEST}, in its order"
     if contents.ids is None:
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{EXAMPLES} cannot be read", column="ids")
-    if (
-        contents.manifest is None
-        or "id" not in contents.manifest.columns
-        or "id" in contents.unreadable_columns
-    ):
+    if contents.manifest is None or contents.missing("id"):
         return DataFinding.not_judged(
             check, EXAMPLES, expected, f"{MANIFEST} has no readable ids", column="ids"
         )
@@ -143,22 +139,14 @@ def judge_agreement(contents: Contents) -> list[DataFinding]:
         "description-agrees",
         f"the splits and sources of {MANIFEST}, with their numbers of rows",
     )
-    needed = ("split", "source", "license", "consent")
-    manifest = contents.manifest
-    lacking = (
-        [name for name in needed if name not in manifest.columns or name in contents.unreadable_columns]
-        if manifest is not None
-        else []
-    )
+    lacking = contents.missing("split", "source", "license", "consent")
     if contents.description is None:
         agrees = DataFinding.not_judged(check, DESCRIPTION, expected, f"{DESCRIPTION} cannot be read")
-    elif manifest is None or lacking:
-        reason = (
-            f"no readable {name_some(lacking)} in {MANIFEST}" if lacking else f"{MANIFEST} cannot be read"
-        )
+    elif contents.manifest is None or lacking:
+        reason = f"{MANIFEST} has no readable {name_some(lacking)}"
         agrees = DataFinding.not_judged(check, DESCRIPTION, expected, reason)
     else:
-        wrong, compared = _judge_description(contents.description, manifest)
+        wrong, compared = _judge_description(contents.description, contents.manifest)
         agrees = DataFinding(check, not wrong, DESCRIPTION, expected, wrong or compared, hint=HINT)
     return [
         _judge_digest(contents, MANIFEST, "manifest_sha256", "manifest-unchanged"),

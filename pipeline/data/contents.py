@@ -86,6 +86,13 @@ class Contents:
     data_sha256: str | None
     findings: tuple[DataFinding, ...]
 
+    def missing(self, *columns: str) -> list[str]:
+        """Return those columns that the manifest does not hold as text; all if it cannot be read."""
+        if self.manifest is None:
+            return list(columns)
+        held = set(self.manifest.columns) - set(self.unreadable_columns)
+        return [name for name in columns if name not in held]
+
 
 def _texts(value: Any, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, str) and entry.strip() for entry in value):

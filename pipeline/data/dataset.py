@@ -19,7 +19,7 @@ from pipeline.data.splits import SPLITS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "Dataset", "Split", "data_digest", "read_dataset"]
+__all__ = ["COLUMNS", "MAX_EXAMPLES_BYTES", "Dataset", "Split", "data_digest", "read_dataset"]
 
 COLUMNS = ("id", "unit", "split", "label", "source", "license", "consent")
 """Columns of every manifest; slice columns follow."""
@@ -149,6 +149,9 @@ def read_dataset(folder: Path) -> Dataset:
     facts = read_json(folder / "data.json")
     if not isinstance(facts, dict) or facts.get("schema") != "leangate/data/1":
         raise DataError("expected schema leangate/data/1", where=str(folder / "data.json"))
+    absent = sorted({"classes", "pixel_max", "shape", "slices"} - facts.keys())
+    if absent:
+        raise DataError(f"expected {absent}, got none", where=str(folder / "data.json"))
     pixels, ids = _read_pixels(folder / "examples.npz")
     manifest = _read_manifest(folder / "manifest.parquet")
     if pixels.dtype != np.uint8 or pixels.shape != (len(ids), *facts["shape"]):

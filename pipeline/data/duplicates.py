@@ -97,7 +97,7 @@ def judge_duplicates(contents: Contents) -> DataFinding:
     ids, pixels, manifest = contents.ids, contents.pixels, contents.manifest
     if ids is None or pixels is None or pixels.ndim < 1 or len(pixels) != len(ids) or len(ids) == 0:
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{EXAMPLES} has no image for each id")
-    if manifest is None or not {"id", "split"} <= set(manifest.columns) - set(contents.unreadable_columns):
+    if manifest is None or contents.missing("id", "split"):
         return DataFinding.not_judged(check, EXAMPLES, expected, f"{MANIFEST} has no readable ids and splits")
     order = _row_of_image(ids, manifest["id"].tolist())
     if order is None:
@@ -105,8 +105,7 @@ def judge_duplicates(contents: Contents) -> DataFinding:
             check, EXAMPLES, expected, f"images and rows of {MANIFEST} do not pair up"
         )
     splits = manifest["split"].iloc[order].tolist()
-    readable_labels = "label" in manifest.columns and "label" not in contents.unreadable_columns
-    labels = manifest["label"].iloc[order].tolist() if readable_labels else None
+    labels = None if contents.missing("label") else manifest["label"].iloc[order].tolist()
     found = find_duplicates(pixels, splits)
     note = _note(found.within, labels)
     if not found.across:

@@ -203,19 +203,20 @@ def _holdings(contents: Contents) -> str:
     manifest, description = contents.manifest, contents.description
     if manifest is None:
         return ""
-    readable = set(manifest.columns) - set(contents.unreadable_columns)
     parts = []
-    if description is not None and {"split", "label"} <= readable:
+    if description is not None and not contents.missing("split", "label"):
         parts.append("<h2>Examples by class and split</h2>")
         parts.append(_counts_by_split("class", description.classes, _pairs(manifest, "label")))
-    slices = [name for name in (description.slices if description else ()) if name in readable]
-    if slices and "split" in readable:
+    slices = [
+        name for name in (description.slices if description else ()) if not contents.missing(name, "split")
+    ]
+    if slices:
         parts.append("<h2>Examples by slice and split</h2>")
         for name in slices:
             counts = _pairs(manifest, name)
             levels = sorted({str(level) for _, level in counts if level is not None})
             parts.append(_counts_by_split(name, levels, counts))
-    if {"source", "license", "consent"} <= readable:
+    if not contents.missing("source", "license", "consent"):
         sources = Counter(zip(manifest["source"], manifest["license"], manifest["consent"], strict=True))
         ordered = sorted(sources.items(), key=lambda item: (-item[1], str(item[0])))
         rows = [

@@ -38,7 +38,11 @@ def _table(n=40, **columns):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (6, 6), dtype=np.uint8)).save(buffer, "PNG")
         images.append(buffer.getvalue())
-    frame = {"id": [f"r{i}" for i in range(n)], "image": images, "label": [["cat", "dog"][i % 2] for i in range(n)]}
+    frame = {
+        "id": [f"r{i}" for i in range(n)],
+        "image": images,
+        "label": [["cat", "dog"][i % 2] for i in range(n)],
+    }
     frame.update(columns)
     return pd.DataFrame(frame)
 
@@ -96,7 +100,9 @@ def test_slice_formulas_say_what_they_name():
     measured = measure_slices(np.stack([upright, forward, bold, blank])[:, None], 16)
     assert measured["slant"] == pytest.approx([0, 1, 0, 0], abs=1e-12)
     assert measured["stroke_weight"] == pytest.approx([6 / 64, 6 / 64, 1, 0])
-    assert measured["size"][0] == pytest.approx(np.sqrt(35 / 12))  # six dots in a line: variance (6^2 - 1) / 12
+    assert measured["size"][0] == pytest.approx(
+        np.sqrt(35 / 12)
+    )  # six dots in a line: variance (6^2 - 1) / 12
     assert measured["size"][2] == pytest.approx(np.sqrt(2 * 63 / 12))
 
 
@@ -116,8 +122,36 @@ def test_identical_images_go_to_one_split(project):
     assert dataset.manifest["unit"].nunique() == 30
 
 
+def test_units_that_share_an_image_are_one_unit_throughout(project):
+    """Person b shares an image with person a: whatever else b has must follow."""
+    table = _table(60, unit=[f"u{i}" for i in range(60)])
+    table.loc[1, "image"] = table.loc[0, "image"]
+    table.loc[2, "unit"] = "u1"
+    manifest = read_dataset(_run_parquet(project, table).data).manifest
+    assert manifest["unit"][:3].nunique() == 1
+    assert manifest["split"][:3].nunique() == 1
+    assert manifest["unit"].nunique() == 58
+
+
+def test_a_null_is_no_value(project):
+    (project / "source.py").write_text(
+        "import numpy as np\n"
+        "from pipeline.data.source import SourceExamples\n"
+        "def source():\n"
+        "    pixels = np.arange(640, dtype=np.uint8).reshape(40, 1, 4, 4) % 200\n"
+        "    return SourceExamples([f'r{i}' for i in range(40)], pixels, 255, ['a', 'b'] * 20, 's', 'MIT', 'given',"
+        " columns={'camera': ['x'] * 39 + [None]})\n"
+    )
+    with pytest.raises(DataError, match="row 39.*camera"):
+        _run(project, source="source.py:source", classes=None, slices=("camera",))
+
+
 def test_parquet_columns_are_kept(project):
-    table = _table(camera=[["a", "b"][i // 20] for i in range(40)], license="CC0-1.0", unit=[f"u{i // 2}" for i in range(40)])
+    table = _table(
+        camera=[["a", "b"][i // 20] for i in range(40)],
+        license="CC0-1.0",
+        unit=[f"u{i // 2}" for i in range(40)],
+    )
     dataset = read_dataset(_run_parquet(project, table, slices=("camera", "size")).data)
     assert dataset.classes == ("cat", "dog")
     assert dataset.pixels.shape == (40, 1, 6, 6)

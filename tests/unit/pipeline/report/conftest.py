@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from checks.canonical import sha256_bytes
-from pipeline.files import write_json
+from checks.canonical import dumps, sha256_bytes
 from pipeline.layout import Layout
 from pipeline.report import write_report
 
@@ -85,7 +84,9 @@ class Case:
         """Write every file and return where they lie."""
         layout = Layout(self.root)
         for name, value in self.files.items():
-            write_json(layout.artifacts / name, value)
+            path = layout.artifacts / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dumps(value), encoding="utf-8")
         return layout
 
     def where(self) -> list[str]:

@@ -61,7 +61,9 @@ def test_blocked_decision_names_rule_slice_value_bound_limit_and_distance(make: 
     assert facts["The rule"] == "accuracy-slices has its reasons."
 
 
-def test_inconclusive_decision_says_how_many_examples_of_what_would_settle_it(make: Any, page_of: Any) -> None:
+def test_inconclusive_decision_says_how_many_examples_of_what_would_settle_it(
+    make: Any, page_of: Any
+) -> None:
     page = page_of(make("inconclusive", "absent"))
     card = page.one("section", id="why").all("article")[0]
     assert card.all("span", "chip")[0].text == "INCONCLUSIVE"
@@ -90,7 +92,9 @@ def test_every_finding_of_every_decision_is_on_the_page(make: Any, page_of: Any)
     page = page_of(case)
     for slot in ("first", "second"):
         findings = case.decision(slot)["findings"]
-        rows = [row for row in page.one("article", id=f"finalist-{slot}").all("tr") if row.all("span", "chip")]
+        rows = [
+            row for row in page.one("article", id=f"finalist-{slot}").all("tr") if row.all("span", "chip")
+        ]
         told = sorted((row.all("span", "chip")[0].text, row.all("small")[0].text) for row in rows)
         assert told == sorted((finding["verdict"], finding["message"]) for finding in findings)
 
@@ -181,7 +185,13 @@ def _hostile(case: Any) -> Any:
     decision = case.decision()
     decision["policy"]["name"] = HOSTILE
     for finding in decision["findings"]:
-        finding |= {"message": HOSTILE, "rule": HOSTILE, "verdict": HOSTILE, "kind": HOSTILE, "rule_reason": HOSTILE}
+        finding |= {
+            "message": HOSTILE,
+            "rule": HOSTILE,
+            "verdict": HOSTILE,
+            "kind": HOSTILE,
+            "rule_reason": HOSTILE,
+        }
     case.selection["preference"] = [HOSTILE]
     case.files["shortlist/first/model.json"]["passes"][0] = {"pass": HOSTILE, "options": {HOSTILE: HOSTILE}}
     return case

@@ -78,7 +78,15 @@ def test_escaped_text_has_no_meaning_left(text: str) -> None:
     assert not re.search(r"(?<![\\&])#", safe)
     assert "://" not in safe
     assert "www." not in safe
-    entities = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&#64;": "@", "&#36;": "$", "&#58;": ":", "&#46;": "."}
+    entities = {
+        "&amp;": "&",
+        "&lt;": "<",
+        "&gt;": ">",
+        "&#64;": "@",
+        "&#36;": "$",
+        "&#58;": ":",
+        "&#46;": ".",
+    }
     back = re.sub(r"&(?:amp|lt|gt|#64|#36|#58|#46);", lambda found: entities[found[0]], safe)
     assert re.sub(r"\\([\\`*_{}\[\]()#|~!])", r"\1", back) == text.replace("\n", " ")
 

@@ -28,7 +28,9 @@ def _share(value: str | None) -> float:
 def test_rows_are_the_whole_split_then_levels_then_classes(make: Any) -> None:
     rows = forest_rows(_decision(make("passed", "absent")))
     assert rows[0].slice == "overall"
-    assert [row.group for row in rows[1:]] == ["stroke_weight"] * 3 + ["slant"] * 3 + ["size"] * 3 + ["label"] * 10
+    assert [row.group for row in rows[1:]] == ["stroke_weight"] * 3 + ["slant"] * 3 + ["size"] * 3 + [
+        "label"
+    ] * 10
     assert [row.label for row in rows[1:4]] == ["light", "medium", "bold"]
 
 
@@ -112,14 +114,25 @@ def test_every_model_is_a_dot_and_finalists_are_named(make: Any, page_of: Any) -
 
 def test_smaller_is_left_and_more_accurate_is_up(make: Any, page_of: Any) -> None:
     plot = page_of(make("passed", "blocked")).all("svg", "front")[0]
-    dots = {item.all("title")[0].text.partition(":")[0]: item.attributes for item in plot.all("use") if item.all("title")}
+    dots = {
+        item.all("title")[0].text.partition(":")[0]: item.attributes
+        for item in plot.all("use")
+        if item.all("title")
+    }
     assert _share(dots["third-int8"]["x"]) < _share(dots["half-int8"]["x"]) < _share(dots["dense-int8"]["x"])
-    assert float(dots["third-int8"]["y"] or 0) > float(dots["half-int8"]["y"] or 0) > float(dots["dense-int8"]["y"] or 0)
+    assert (
+        float(dots["third-int8"]["y"] or 0)
+        > float(dots["half-int8"]["y"] or 0)
+        > float(dots["dense-int8"]["y"] or 0)
+    )
 
 
 def test_equal_models_still_make_a_picture(make: Any) -> None:
     case = make("passed", "absent")
-    rows = [*case.files["shortlist/shortlist.json"]["candidates"], case.files["shortlist/shortlist.json"]["baseline"]]
+    rows = [
+        *case.files["shortlist/shortlist.json"]["candidates"],
+        case.files["shortlist/shortlist.json"]["baseline"],
+    ]
     for row in rows:
         row |= {"bytes": 1000, "validation_accuracy": 1.0}
     assert "nan" not in draw_front(gather_comparison(case.write(), case.selection))

@@ -67,7 +67,7 @@ def test_decision_comes_first_and_every_candidate_has_a_row(make: Any) -> None:
 def test_numbers_of_finalists_are_of_test_and_those_of_others_of_validation(make: Any) -> None:
     lines = render_table(make("passed", "blocked").write()).splitlines()
     row = next(line for line in lines if line.startswith("half-int8  "))
-    assert ["97.2 %", "−4.1 pp", "83.6 %"] == [part.strip() for part in row.split("  ") if part.strip()][-3:]
+    assert [part.strip() for part in row.split("  ") if part.strip()][-3:] == ["97.2 %", "−4.1 pp", "83.6 %"]
     other = next(line for line in lines if line.startswith("half-fp32"))
     assert "97.2 % val" in other
     assert any("no test figures by design" in line for line in lines)
@@ -76,7 +76,10 @@ def test_numbers_of_finalists_are_of_test_and_those_of_others_of_validation(make
 def test_what_stands_in_the_way_is_named(make: Any) -> None:
     text = " ".join(render_table(make("blocked", "inconclusive").write()).split())
     assert "half-int8: blocked (24 PASS, 1 FAIL, 1 INCONCLUSIVE)" in text
-    assert "FAIL accuracy-slices on stroke_weight=light: accuracy_change on stroke_weight=light is -0.0936" in text
+    assert (
+        "FAIL accuracy-slices on stroke_weight=light: accuracy_change on stroke_weight=light is -0.0936"
+        in text
+    )
     assert "INCONCLUSIVE, advisory single-image-latency on overall" in text
     assert "Nothing ships yet" in text
 
