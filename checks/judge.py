@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from checks.errors import PolicyError
 from checks.finding import Finding, Reason, Verdict
@@ -65,6 +66,12 @@ def _judge_exact_value(rule: Rule, measurement: Measurement) -> _Claim:
     return _Claim(rule, measurement, kept, measurement.value, None, 1.0 if kept else 0.0, Reason.NONE, None)
 
 
+@lru_cache(maxsize=4096)
+def _exact_bound(losses: int, gains: int, n: int, alpha: float) -> float:
+    """Slices of equal size without flips are common, and inverting the exact test is the judge's main cost."""
+    return exact_lower(losses, gains, n, alpha, gamma=alpha / _GAMMA_SHARE)
+
+
 def _judge_paired(rule: Rule, measurement: Measurement, alpha: float, harm_level: float) -> _Claim:
     losses, gains = measurement.statistics["losses"], measurement.statistics["gains"]
     n, margin = measurement.n, rule.value
@@ -87,7 +94,7 @@ def _judge_paired(rule: Rule, measurement: Measurement, alpha: float, harm_level
         further = more.if_observed_change if more.if_observed_change is not None else None
         if reason is Reason.TOO_SMALL:
             further = max(further or 0, least - n)
-    bound = exact_lower(losses, gains, n, alpha, gamma=gamma)
+    bound = _exact_bound(losses, gains, n, alpha)
     return _Claim(rule, measurement, passed, bound, p, harm, reason, further)
 
 

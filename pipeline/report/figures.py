@@ -180,21 +180,25 @@ class Decision:
 
     @property
     def unsettled(self) -> tuple[Finding, ...]:
-        """Findings that need attention: blocking before advisory, broken before failed before undecided."""
+        """Findings that need attention: what stops the gate first, then broken, failed, undecided, by rule."""
         rank = {"ERROR": 0, "FAIL": 1, "INCONCLUSIVE": 2}
-        wanting = [finding for finding in self.findings if not finding.settled]
-        return tuple(
-            sorted(
-                wanting,
-                key=lambda finding: (
-                    not finding.stops,
-                    rank.get(finding.verdict, 3),
-                    finding.rule,
-                    finding.room(finding.value) or 0.0,
-                    finding.subject,
-                ),
-            )
-        )
+        rules = list(dict.fromkeys(finding.rule for finding in self.findings))
+
+        def urgency(finding: Finding) -> tuple[bool, int, int, float, str]:
+            room = finding.room(finding.value) or 0.0
+            verdict = rank.get(finding.verdict, 3)
+            return not finding.stops, verdict, rules.index(finding.rule), room, finding.subject
+
+        return tuple(sorted((item for item in self.findings if not item.settled), key=urgency))
+
+    @property
+    def concerns(self) -> tuple[tuple[Finding, ...], ...]:
+        """The same findings; rules that measured nothing for one and the same cause are one concern."""
+        groups: dict[tuple[object, ...], list[Finding]] = {}
+        for index, finding in enumerate(self.unsettled):
+            alone = (index,) if finding.slice else ()
+            groups.setdefault((*alone, finding.stops, finding.verdict, finding.message), []).append(finding)
+        return tuple(tuple(group) for group in groups.values())
 
     def reading(self, metric: str, where: str = "overall") -> Reading | None:
         """Return the measurement of `metric` on the slice `where`, or None if there is none."""

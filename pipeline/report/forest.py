@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.report.figures import Decision, Finding, Reading
 from pipeline.report.markup import Markup, look, tag
 from pipeline.report.svg import Scale, line, marker, nice_ticks, picture, share
-from pipeline.report.wording import NO_FIGURE, count_of, describe_interval, describe_value, shorten
+from pipeline.report.wording import NO_FIGURE, clean, count_of, describe_interval, describe_value, shorten
 
 __all__ = ["ForestRow", "draw_forest", "forest_rows"]
 
@@ -159,10 +159,16 @@ def _cells(row: ForestRow, scale: Scale) -> list[Markup]:
     hint = f"{row.slice}: {words}, {row.verdict or 'no rule'}, n {NO_FIGURE if row.n is None else row.n}"
     return [
         tag("title", hint),
-        tag("text", shorten(row.label, 26), x=-_LEFT, y=20, class_="l"),
+        tag("text", _short(row.label), x=-_LEFT, y=20, class_="l"),
         tag("text", words, x="100%", dx=_RIGHT, y=20, class_="v"),
         tag("g", *marks, class_="marks"),
     ]
+
+
+def _short(label: str) -> str:
+    """Return a label that fits, cut in its middle: levels are often told apart by their ends."""
+    label = clean(label)
+    return label if len(label) <= 22 else f"{label[:12]}\u2026{label[-9:]}"
 
 
 def _axis(scale: Scale, top: float) -> Markup:

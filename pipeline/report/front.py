@@ -144,7 +144,10 @@ def _best(dots: list[_Dot]) -> list[tuple[int, float]]:
 def _labels(dots: list[_Dot], across: Scale, up: Scale) -> list[Markup]:
     """Name the dots where there is room on the narrowest page; finalists and the baseline always."""
     centres = [(_NARROW * across.place(dot.bytes), _height(up, dot.accuracy)) for dot in dots]
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in centres] + _steps(dots, across, up)
+    reach = [11 if dot.on_front else 7 for dot in dots]
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, reach, strict=True)] + _steps(
+        dots, across, up
+    )
     parts = []
     for dot, (x, y) in zip(dots, centres, strict=True):
         name = shorten(dot.name, 24)
@@ -181,8 +184,8 @@ def _steps(dots: list[_Dot], across: Scale, up: Scale) -> list[_Box]:
 def _spots(x: float, y: float, width: float) -> list[tuple[str, float, float, _Box]]:
     spots: list[tuple[str, float, float, _Box]] = []
     for anchor, dx, dy in (
-        ("start", 10, 4), ("end", -10, 4), ("middle", 0, -11), ("middle", 0, 20),
-        ("start", 8, -9), ("end", -8, -9), ("start", 8, 17), ("end", -8, 17),
+        ("start", 14, 4), ("end", -14, 4), ("middle", 0, -15), ("middle", 0, 23),
+        ("start", 12, -9), ("end", -12, -9), ("start", 12, 17), ("end", -12, 17),
     ):  # fmt: skip
         left = x + dx - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
         spots.append((anchor, dx, dy, (left, y + dy - 11, left + width, y + dy + 3)))

@@ -74,21 +74,22 @@ def _table(comparison: Comparison) -> str:
 
 def _attention(decision: Decision) -> str:
     """Return the findings that are not settled, or nothing if all are."""
-    wanting = decision.unsettled
+    wanting = decision.concerns
     if decision.open and not wanting:
         return ""
     head = f"### {escape(str(decision.candidate))}: {escape(describe_outcome(decision.outcome))}"
-    lines = [_item(finding) for finding in wanting[:_SHOWN]]
+    lines = [_item(concern) for concern in wanting[:_SHOWN]]
     if len(wanting) > _SHOWN:
         lines.append(f"- and {count_of(len(wanting) - _SHOWN, 'more finding')}, in `report.html`")
     return f"{head}\n\n{escape(summarise_findings(decision))}\n\n" + "\n".join(lines)
 
 
-def _item(finding: Finding) -> str:
+def _item(concern: tuple[Finding, ...]) -> str:
+    finding = concern[0]
     figures = [
         ("measured", finding.value, describe_value(finding.value, finding.metric, finding.unit)),
         ("bound", finding.bound, describe_value(finding.bound, finding.metric, finding.unit)),
-        ("limit", finding.limit, describe_limit(finding)),
+        ("limit", finding.limit if len(concern) == 1 else None, describe_limit(finding)),
     ]
     told = [f"{name} {words}" for name, number, words in figures if number is not None]
     distance = describe_distance(finding)
@@ -96,7 +97,7 @@ def _item(finding: Finding) -> str:
     detail = f"<br>{escape('; '.join(told))}" if told else ""
     remedy = describe_remedy(finding) if finding.stops and finding.kind == "assert" else ""
     detail += f"<br>{escape(remedy)}" if remedy else ""
-    place = f"**{escape(describe_mark(finding))}** {escape(describe_place(finding))}"
+    place = f"**{escape(describe_mark(finding))}** {escape(describe_place(concern))}"
     return f"- {place}: {escape(finding.message)}{detail}"
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.report.figures import Candidate, Comparison, Decision, Finding, Report
 from pipeline.report.front import draw_front
 from pipeline.report.markup import Markup, chip, code, join, look, table, tag
@@ -67,7 +69,7 @@ def _tiles(comparison: Comparison, winner: Candidate) -> Markup:
     worst = winner.worst_slice
     if worst is not None and worst.interval is not None:
         low = describe_value(worst.interval[0], worst.metric, worst.unit, 1)
-        tiles.append(("Worst slice, low end", low, shorten(worst.slice, 60)))
+        tiles.append(("Worst slice", low, f"{shorten(worst.slice, 60)}, low end"))
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", figure, tag("small", more))) for name, figure, more in tiles),
@@ -82,13 +84,14 @@ def _standing(comparison: Comparison, item: Decision) -> Markup:
         )
     picked = comparison.chosen is not None and comparison.chosen.slot == item.slot
     words = "chosen" if picked else describe_outcome(item.outcome)
-    stops = [finding for finding in item.unsettled if finding.stops]
+    stops = [concern for concern in item.concerns if concern[0].stops]
     parts: list[str] = [chip("chosen" if picked else item.outcome, words), " "]
     parts.append(tag("a", tag("b", item.candidate), href=f"#finalist-{item.slot}"))
     if stops:
-        distance = describe_distance(stops[0])
-        parts += [": ", *_place(stops[0]), f", {distance}" if distance else ""]
-        parts += [f"; {count_of(len(stops) - 1, 'more finding')} against it"] if len(stops) > 1 else []
+        first, more = stops[0][0], sum(len(concern) for concern in stops[1:])
+        parts += [": ", *_place(stops[0])]
+        parts.append(f", {distance}" if (distance := describe_distance(first)) else f", {first.message}")
+        parts += [f"; {count_of(more, 'more finding')} against it"] if more else []
         parts.append(".")
     elif item.open:
         parts.append(f": {count_of(len(item.findings), 'finding')}, none against it that blocks.")
@@ -97,18 +100,21 @@ def _standing(comparison: Comparison, item: Decision) -> Markup:
     return tag("li", *parts)
 
 
-def _place(finding: Finding) -> list[str]:
-    return [code(finding.rule), *([" on ", code(finding.subject)] if finding.subject else [])]
+def _place(concern: Sequence[Finding]) -> list[str]:
+    finding, more = concern[0], len(concern) - 1
+    if finding.subject:
+        return [code(finding.rule), " on ", code(finding.subject)]
+    return [code(finding.rule), f" and {count_of(more, 'more rule')}" if more else ""]
 
 
 def reasons(comparison: Comparison) -> Markup:
     """Draw every finding that is not settled, and what a decision that opened is worth."""
     parts: list[str] = []
     for item in comparison.judged:
-        wanting = item.unsettled
+        wanting = item.concerns
         name = tag("h3", item.candidate or "", chip(item.outcome, describe_outcome(item.outcome)))
         if wanting:
-            parts += [name, tag("div", *(_card(finding) for finding in wanting), class_="cards")]
+            parts += [name, tag("div", *(_card(concern) for concern in wanting), class_="cards")]
         elif item.open:
             text = f"All {count_of(len(item.findings), 'finding')} are settled."
             parts += [name, tag("p", text)]
@@ -124,7 +130,37 @@ def reasons(comparison: Comparison) -> Markup:
     )
 
 
-def _card(finding: Finding) -> Markup:
+def _card(concern: tuple[Finding, ...]) -> Markup:
+    finding = concern[0]
+    sentences = [
+        ("Distance", describe_distance(finding)),
+        ("Reason", REASONS.get(finding.reason, finding.reason)),
+        ("What to do", describe_remedy(finding)),
+    ]
+    if len(concern) > 1:
+        told, rules = [], join(part for one in concern for part in (", ", code(one.rule)))
+        sentences.append(("The rules", Markup(rules.removeprefix(", "))))
+    else:
+        told = _figures(finding)
+        sentences.append(("The rule", finding.rule_reason))
+    told += [
+        tag("div", tag("dt", name), tag("dd", words), class_="wide") for name, words in sentences if words
+    ]
+    return tag(
+        "article",
+        tag(
+            "h4",
+            chip(finding.verdict),
+            tag("span", *_place(concern)),
+            "" if finding.stops else tag("span", "advisory, blocks nothing", class_="tag"),
+        ),
+        tag("p", finding.message),
+        tag("dl", *told),
+        class_=f"card look-{look(finding.verdict)}" + ("" if finding.stops else " advisory"),
+    )
+
+
+def _figures(finding: Finding) -> list[Markup]:
     value = describe_value(finding.value, finding.metric, finding.unit)
     spread = describe_interval(finding.interval, finding.metric, finding.unit)
     range_below = tag("small", f"90 % interval {spread}") if spread else ""
@@ -135,28 +171,7 @@ def _card(finding: Finding) -> Markup:
         ("Limit", [describe_limit(finding)], finding.limit is not None),
         ("Units (n)", [f"{finding.n or 0:,}"], finding.n is not None),
     ]
-    told = [tag("div", tag("dt", name), tag("dd", *words)) for name, words, known in figures if known]
-    sentences = [
-        ("Distance", describe_distance(finding)),
-        ("Reason", REASONS.get(finding.reason, finding.reason)),
-        ("What to do", describe_remedy(finding)),
-        ("The rule", finding.rule_reason),
-    ]
-    told += [
-        tag("div", tag("dt", name), tag("dd", words), class_="wide") for name, words in sentences if words
-    ]
-    return tag(
-        "article",
-        tag(
-            "h4",
-            chip(finding.verdict),
-            tag("span", *_place(finding)),
-            "" if finding.stops else tag("span", "advisory, blocks nothing", class_="tag"),
-        ),
-        tag("p", finding.message),
-        tag("dl", *told),
-        class_=f"card look-{look(finding.verdict)}" + ("" if finding.stops else " advisory"),
-    )
+    return [tag("div", tag("dt", name), tag("dd", *words)) for name, words, known in figures if known]
 
 
 def candidates(comparison: Comparison) -> Markup:
@@ -194,15 +209,11 @@ def candidates(comparison: Comparison) -> Markup:
 
 def legend_of(entries: list[tuple[str, str]]) -> Markup:
     """Draw which shape means what."""
+    shapes = [tag("use", href=f"#m-{name}", x=11, y=11, class_=f"k {name}") for name, _ in entries]
     items = [
-        tag(
-            "li",
-            tag("svg", tag("use", href=f"#m-{name}", x=8, y=8, class_=f"k {name}"), width=16, height=16,
-                aria_hidden="true"),
-            words,
-        )
-        for name, words in entries
-    ]  # fmt: skip
+        tag("li", tag("svg", shape, width=22, height=22, aria_hidden="true"), words)
+        for shape, (_, words) in zip(shapes, entries, strict=True)
+    ]
     return tag("ul", *items, class_="legend")
 
 

@@ -133,7 +133,10 @@ td small,th small{display:block;font-size:.92em;color:var(--muted);font-weight:4
 .candidates .picked>*{background:var(--pass-bg)!important}
 .candidates .apart>*{color:var(--muted)}
 .findings tbody tr.rule>*{background:var(--soft)}
-.findings tbody th{min-width:13rem}.findings tr:not(.rule)>:first-child{width:1%}
+.findings tbody th{min-width:13rem;overflow-wrap:anywhere}
+.candidates td:nth-child(7){min-width:10rem}
+.candidates td:nth-child(7) small{white-space:normal;overflow-wrap:anywhere}
+.findings tr:not(.rule)>:first-child{width:1%}
 .digests td code,.digests th code{font-size:.8rem;word-break:break-all}
 .slim th[scope=row]{width:1%;white-space:nowrap}
 figure{margin:1rem 0}figcaption{color:var(--muted);font-size:.875rem;margin-top:.4rem}
@@ -162,7 +165,7 @@ svg .named{fill:var(--ink);font-weight:650}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;list-style:none;padding:0;margin:.5rem 0 0;
 font-size:.875rem;
 color:var(--muted)}
-.legend svg{vertical-align:-3px;margin-right:.35rem}
+.legend svg{vertical-align:-6px;margin-right:.35rem}
 details>summary{cursor:pointer;font-weight:600;padding:.4rem 0}
 footer{padding-block:2.5rem 3rem;margin-top:3rem;border-top:1px solid var(--rule);color:var(--muted);
 font-size:.875rem}

@@ -111,15 +111,16 @@ def _wanting(comparison: Comparison) -> list[str]:
     """Say for each finalist that did not pass what stands in its way, the most serious three."""
     lines = []
     for decision in comparison.judged:
-        wanting = decision.unsettled
+        wanting = decision.concerns
         if decision.open and not wanting:
             continue
         outcome = describe_outcome(decision.outcome)
         lines.append(f"{shorten(str(decision.candidate), 80)}: {outcome} ({summarise_findings(decision)})")
-        for finding in wanting[:3]:
+        for concern in wanting[:3]:
+            finding = concern[0]
             remedy = f" {describe_remedy(finding)}" if finding.stops and finding.kind == "assert" else ""
             lines.append(
-                f"  {describe_mark(finding)} {shorten(describe_place(finding), 140)}: "
+                f"  {describe_mark(finding)} {shorten(describe_place(concern), 140)}: "
                 f"{shorten(finding.message, 300)}{remedy}".rstrip()
             )
         if len(wanting) > 3:

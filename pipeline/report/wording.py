@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.report.figures import Candidate, Comparison, Decision, Finding, Reading
 
 __all__ = [
@@ -204,9 +206,13 @@ def count_of(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def describe_place(finding: Finding) -> str:
-    """Return the rule, and the slice it was applied to where there is one."""
-    return clean(f"{finding.rule} on {finding.subject}" if finding.subject else finding.rule)
+def describe_place(concern: Sequence[Finding]) -> str:
+    """Return the rule and the slice it was applied to, or the rules that measured nothing."""
+    finding = concern[0]
+    if finding.subject:
+        return clean(f"{finding.rule} on {finding.subject}")
+    more = f" and {count_of(len(concern) - 1, 'more rule')}" if len(concern) > 1 else ""
+    return clean(finding.rule) + more
 
 
 def describe_mark(finding: Finding) -> str:

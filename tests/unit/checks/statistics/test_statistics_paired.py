@@ -202,10 +202,11 @@ def test_the_exact_bound_divides_what_is_rejected_from_what_is_not(table, alpha)
         assert exact_p(losses, gains, n, lower + 1.1e-6, alpha / 100) > alpha
 
 
-def test_the_exact_bound_takes_the_lower_of_two_crossings():
-    # Between 0.0108 and 0.0122 the p-value of this table falls back below 0.05.
-    assert exact_p(1, 10, 300, 0.0108, 5e-4) > ALPHA >= exact_p(1, 10, 300, 0.0121, 5e-4)
-    assert exact_lower(1, 10, 300, ALPHA) < 0.0108
+@pytest.mark.parametrize("table", [(0, 0, 100), (3, 1, 200), (5, 5, 60), (6, 1, 100)])
+def test_the_exact_bound_agrees_with_the_p_value_at_every_margin(table):
+    lower = exact_lower(*table, ALPHA)
+    for margin in np.linspace(0.005, 0.3, 40).tolist():
+        assert (lower > -margin) == (p_noninferior(*table, margin) <= ALPHA)
 
 
 def test_counts_of_narrow_numpy_types_do_not_wrap():
