@@ -34,6 +34,9 @@ _GAMMA_SHARE = 100
 
 _DISPLAY_DIGITS = 4
 
+_BOUND_TOLERANCE = 5e-5
+"""A bound is shown with four digits; the verdict is the exact test's own."""
+
 
 @dataclass(frozen=True)
 class _Claim:
@@ -68,8 +71,8 @@ def _judge_exact_value(rule: Rule, measurement: Measurement) -> _Claim:
 
 @lru_cache(maxsize=4096)
 def _exact_bound(losses: int, gains: int, n: int, alpha: float) -> float:
-    """Slices of equal size without flips are common, and inverting the exact test is the judge's main cost."""
-    return exact_lower(losses, gains, n, alpha, gamma=alpha / _GAMMA_SHARE)
+    """Equal slices without flips are common, and inverting the exact test is the judge's main cost."""
+    return exact_lower(losses, gains, n, alpha, gamma=alpha / _GAMMA_SHARE, tolerance=_BOUND_TOLERANCE)
 
 
 def _judge_paired(rule: Rule, measurement: Measurement, alpha: float, harm_level: float) -> _Claim:
@@ -198,7 +201,8 @@ def _message(claim: _Claim, verdict: Verdict) -> str:
         case Verdict.FAIL:
             edge = -rule.value if rule.limit == "margin" else rule.value
             distance = abs(measurement.value - edge)
-            return f"{basis}, proven not {limit}; the estimate is {_format(distance)} beyond: compress less"
+            advice = "choose widths by latency" if rule.method is Method.HODGES_LEHMANN else "compress less"
+            return f"{basis}, proven not {limit}; the estimate is {_format(distance)} beyond: {advice}"
         case _:
             return f"{basis}, not proven {limit}: {_advice(claim)}"
 

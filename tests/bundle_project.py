@@ -255,6 +255,7 @@ def _measured(names: Names) -> tuple[list[Json], list[Json]]:
             finding(rule, change, bound, -0.02 if index == 0 else -0.05 if where in slices else -0.15)
         )
     gap = measurement("accuracy_change_gap", slices[0], 0.002, 0.02, 598) | {"versus": slices[2]}
+    back = measurement("accuracy_change_gap", slices[2], -0.002, 0.02, 598) | {"versus": slices[0]}
     robust = measurement("robust_accuracy_change", "overall", -0.012, 0.02, 500)
     floor = measurement("candidate_robust_accuracy", "overall", 0.842, 0.027, 500)
     fast = measurement("latency_ratio_b64", "overall", 0.31, 0.02, 8, "ratio")
@@ -262,6 +263,7 @@ def _measured(names: Names) -> tuple[list[Json], list[Json]]:
     small = measurement("bytes_ratio", "overall", 0.0973, None, 1, "ratio")
     finite = measurement("nonfinite_outputs", "overall", 0.0, None, 899, "count")
     findings += [
+        finding("disparity-added", back, 0.027, 0.08),
         finding("disparity-added", gap, 0.031, 0.08),
         finding("robustness-change", robust, -0.04, -0.10),
         finding("robustness-floor", floor, 0.81, 0.60),
@@ -270,7 +272,7 @@ def _measured(names: Names) -> tuple[list[Json], list[Json]]:
         finding("smaller", small, None, 0.8, "assert"),
         finding("outputs-finite", finite, None, 0.0, "assert"),
     ]
-    measurements += [gap, robust, floor, fast, slow, small, finite]
+    measurements += [back, gap, robust, floor, fast, slow, small, finite]
     measurements.append(measurement("baseline_robust_accuracy", "overall", 0.854, 0.026, 500))
     return measurements, findings
 

@@ -22,7 +22,6 @@ from checks.statistics._validate import (
 __all__ = ["exact_lower", "p_harm", "p_noninferior", "tango_bounds", "tango_z"]
 
 _BISECTIONS = 45
-_LOWER_TOLERANCE = 1e-6
 
 
 def tango_z(losses: int, gains: int, n: int, theta: float) -> float:
@@ -148,7 +147,9 @@ def p_harm(losses: int, gains: int, n: int, margin: float, *, gamma: float = 5e-
     return exact_p(gains, losses, n, margin, gamma)
 
 
-def exact_lower(losses: int, gains: int, n: int, alpha: float, *, gamma: float | None = None) -> float:
+def exact_lower(
+    losses: int, gains: int, n: int, alpha: float, *, gamma: float | None = None, tolerance: float = 1e-6
+) -> float:
     """Return the one-sided lower bound of D that belongs to `p_noninferior`.
 
     For display: it is where the exact p-value crosses alpha, found by bisection with about 20
@@ -161,9 +162,10 @@ def exact_lower(losses: int, gains: int, n: int, alpha: float, *, gamma: float |
         n: units judged, >= 1; units must be independent.
         alpha: error probability, in (0, 0.5].
         gamma: error spent on the gain rate, in [0, 0.01] and below alpha; alpha / 100 if None.
+        tolerance: how far below the bound the result may lie, above 0.
 
     Returns:
-        The bound, in [-1, (gains - losses) / n], low by at most 1e-6; -1 if nothing is excluded.
+        The bound, in [-1, (gains - losses) / n], low by at most `tolerance`; -1 if nothing is excluded.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -185,7 +187,7 @@ def exact_lower(losses: int, gains: int, n: int, alpha: float, *, gamma: float |
         width *= 2
         low = max(-1.0, estimate - width)
     high = estimate
-    while high - low > _LOWER_TOLERANCE:
+    while high - low > tolerance:
         middle = (low + high) / 2
         if rejected(middle):
             low = middle

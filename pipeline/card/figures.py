@@ -37,6 +37,7 @@ _LATENCY = re.compile(r"latency_ratio_b([1-9][0-9]{0,8})")
 _NUMBER = re.compile("[A-Za-z0-9 .,%+\N{MULTIPLICATION SIGN}\N{MINUS SIGN}-]*")
 
 
+_MAX_NAME = 80
 _SIDES = {"margin": "at least ", "min": "at least ", "max": "at most "}
 
 
@@ -191,7 +192,8 @@ def slice_words(name: str, versus: str | None = None) -> Markdown:
     if name == "overall":
         return literal("all examples")
     attribute, _, level = name.partition("=")
-    return literal(f"{'class' if attribute == 'label' else text(attribute)} {text(level)}")
+    shown = "class" if attribute == "label" else text(attribute, _MAX_NAME)
+    return literal(f"{shown} {text(level, _MAX_NAME)}")
 
 
 def _printed(words: str) -> Markdown:

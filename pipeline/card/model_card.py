@@ -27,7 +27,7 @@ __all__ = ["MAX_SUMMARY", "model_card", "summary"]
 MAX_SUMMARY = 4_900
 """Registries keep a version's description in 5,000 characters."""
 
-_MOST_BATCHES = 8
+_MOST_BATCHES = 6
 
 _LIMITATIONS = (
     "Every claim holds for the population the test examples were drawn from, and for no other.",
@@ -115,12 +115,12 @@ def summary(contents: Contents, provider: Bundle) -> str:
     passed = f"Passed {policy_words(contents.decision)} as {code(contents.verdict.text('candidate'))}."
     onnx_sha256 = contents.digest("model.onnx")
     blocks = [
-        literal(f"**{text(provider.title)}**"),
-        declared(provider.purpose, 600),
+        # Escaping makes a sign at most five characters, so even names of nothing but signs fit.
+        literal(f"**{text(provider.title, 100)}**"),
+        declared(provider.purpose, 300),
         literal(passed),
         _glance(contents, judged),
         literal(PROVISO),
         literal(f"`model.onnx` has SHA-256 `{onnx_sha256}`; the full card is `{CARD}`."),
     ]
-    # Escaping lengthens text, so names of nothing but signs could be too much even so.
-    return join(blocks, "\n\n")[:MAX_SUMMARY]
+    return join(blocks, "\n\n")

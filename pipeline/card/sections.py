@@ -48,7 +48,7 @@ _JUDGEMENT = ("Deciding bound", "Limit", "Verdict")
 def policy_words(decision: Fields) -> Markdown:
     """Return the policy's name and digest."""
     policy = decision.inner("policy")
-    return literal(f"policy {text(policy.text('name'))} (`{policy.text('sha256')[:12]}`)")
+    return literal(f"policy {text(policy.text('name'), 100)} (`{policy.text('sha256')[:12]}`)")
 
 
 def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:

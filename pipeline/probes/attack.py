@@ -210,19 +210,17 @@ def _descend(battle: _Battle, target: Target, restart: int) -> Images:
 
 
 def _craft_pgd(battle: _Battle, target: Target) -> Images:
-    """Return each example's most harmful end over the restarts; what the model got wrong is left alone."""
-    best = battle.images.copy()
-    lowest = np.full(len(battle.labels), np.inf, np.float32)
+    """Return each example's first end that the ONNX file gets wrong, or its last end if there is none."""
+    found = battle.images.copy()
+    alive = np.arange(len(battle.labels))
     for restart in range(battle.options.pgd_restarts):
-        alive = np.flatnonzero(lowest >= 0)
         if len(alive) == 0:
             break
         rest = dataclasses.replace(battle, images=battle.images[alive], labels=battle.labels[alive])
-        attacked = _descend(rest, target, restart)
-        margins = _margins(predict(target.session, attacked, battle.batch_size), rest.labels)
-        better = margins < lowest[alive]
-        best[alive[better]], lowest[alive[better]] = attacked[better], margins[better]
-    return best
+        found[alive] = _descend(rest, target, restart)
+        decided = decide(predict(target.session, found[alive], battle.batch_size))
+        alive = alive[decided == rest.labels]
+    return found
 
 
 class _Answers:

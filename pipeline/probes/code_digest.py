@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One SHA-256 for the code that measures and judges."""
+"""One SHA-256 for the code that measures, so that evidence made by other code is recognised."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from pathlib import Path
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import StorageError
 
-__all__ = ["PACKAGES", "code_sha256"]
-
-PACKAGES = ("checks", "pipeline")
+__all__ = ["code_sha256"]
 
 
-def code_sha256(root: Path | None = None) -> str:
-    """Return the SHA-256 over the sorted pairs of relative path and SHA-256 of every source file.
+def code_sha256(folder: Path | None = None) -> str:
+    """Return the SHA-256 over the sorted pairs of relative path and SHA-256 of every probe's source file.
+
+    It covers what `dvc.yaml` names as the code of `evaluate` and of `time` alike: a change elsewhere, in a
+    report say, makes no evidence stale.
 
     Args:
-        root: Folder that holds the packages; by default the one this very code was imported from.
+        folder: Folder of the probes; by default the one this very code was imported from.
 
     Raises:
-        StorageError: if a package holds no source files or one cannot be read.
+        StorageError: if the folder holds no source files or one cannot be read.
     """
-    root = root or Path(__file__).resolve().parents[2]
-    pairs: list[list[str]] = []
-    for package in PACKAGES:
-        files = sorted((root / package).rglob("*.py"))
-        if not files:
-            raise StorageError("expected Python files, got none", where=str(root / package))
-        pairs += [[path.relative_to(root).as_posix(), sha256_file(path)] for path in files]
-    return sha256_value(sorted(pairs))
+    folder = folder or Path(__file__).resolve().parent
+    files = sorted(folder.rglob("*.py"))
+    if not files:
+        raise StorageError("expected Python files, got none", where=str(folder))
+    return sha256_value(sorted([path.relative_to(folder).as_posix(), sha256_file(path)] for path in files))

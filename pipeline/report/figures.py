@@ -180,7 +180,7 @@ class Decision:
 
     @property
     def unsettled(self) -> tuple[Finding, ...]:
-        """Findings that need attention: what stops the gate first, then broken, failed, undecided, by rule."""
+        """Findings that need attention: what stops the gate first; broken, failed, undecided; by rule."""
         rank = {"ERROR": 0, "FAIL": 1, "INCONCLUSIVE": 2}
         rules = list(dict.fromkeys(finding.rule for finding in self.findings))
 

@@ -118,10 +118,10 @@ def _wanting(comparison: Comparison) -> list[str]:
         lines.append(f"{shorten(str(decision.candidate), 80)}: {outcome} ({summarise_findings(decision)})")
         for concern in wanting[:3]:
             finding = concern[0]
-            remedy = f" {describe_remedy(finding)}" if finding.stops and finding.kind == "assert" else ""
+            remedy = f". {describe_remedy(finding)}" if finding.stops and finding.kind == "assert" else ""
             lines.append(
                 f"  {describe_mark(finding)} {shorten(describe_place(concern), 140)}: "
-                f"{shorten(finding.message, 300)}{remedy}".rstrip()
+                f"{shorten(finding.message.rstrip('.'), 300)}{remedy}".rstrip()
             )
         if len(wanting) > 3:
             lines.append(f"  and {len(wanting) - 3} more, in report.html")

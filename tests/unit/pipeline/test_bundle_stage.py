@@ -173,6 +173,26 @@ def test_another_model_under_the_judged_name_is_refused(layout: Layout) -> None:
     expect_refusal(layout, "SHA-256")
 
 
+def test_a_swapped_model_is_refused_even_if_all_records_follow(layout: Layout) -> None:
+    """Only the decision still names the judged bytes; the attacker cannot make it anew without the gate."""
+    folder = layout.shortlist / "first"
+    shutil.copy(layout.baseline / "model.onnx", folder / "model.onnx")
+    digest = sha256_file(folder / "model.onnx")
+    change(folder / "model.json", lambda value: value.update(sha256=digest))
+    change(layout.shortlist / "shortlist.json", lambda value: value["candidates"][0].update(sha256=digest))
+    change(layout.selection, lambda value: value["chosen"].update(sha256=digest))
+    change(layout.verdict, lambda value: value.update(onnx_sha256=digest))
+    error = expect_refusal(layout, "SHA-256")
+    assert error.where == str(folder / "model.onnx")
+
+
+def test_a_verdict_on_other_bytes_is_refused_even_if_the_selection_follows(layout: Layout) -> None:
+    change(layout.selection, lambda value: value["chosen"].update(sha256="0" * 64))
+    change(layout.verdict, lambda value: value.update(onnx_sha256="0" * 64))
+    error = expect_refusal(layout, "SHA-256")
+    assert error.where == str(layout.shortlist / "first" / "model.onnx")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
@@ -283,6 +303,14 @@ def test_a_bundle_changed_after_it_was_made_does_not_read_back(layout: Layout, n
     path = layout.bundle / name
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(EvidenceError, match="bytes"):
+        read_bundle(layout.bundle)
+
+
+def test_a_card_changed_without_changing_its_size_does_not_read_back(layout: Layout) -> None:
+    bundle.run(layout, project_params())
+    path = layout.bundle / "MODEL_CARD.md"
+    path.write_bytes(path.read_bytes().replace(b"99.11 %", b"99.99 %"))
+    with pytest.raises(EvidenceError, match="SHA-256"):
         read_bundle(layout.bundle)
 
 

@@ -14,7 +14,7 @@ from checks.canonical import read_json, sha256_file
 from checks.errors import ParamsError
 from pipeline.card.compliance import PROVISIONS
 from pipeline.card.contents import read_contents
-from pipeline.card.model_card import model_card, summary
+from pipeline.card.model_card import MAX_SUMMARY, model_card, summary
 from pipeline.layout import Layout
 from pipeline.params import load_yaml
 from tests.bundle_project import Names, build_project, project_params
@@ -102,6 +102,7 @@ def test_slices_come_in_the_order_of_their_levels(card: str) -> None:
 def test_disparity_and_robustness_show_their_limits_and_their_proviso(card: str) -> None:
     disparity = section(card, "Disparity added by compression")
     [gap] = [line for line in disparity.splitlines() if " against " in line]
+    assert "light against" in gap  # of the two directions the one nearer the limit
     assert "+0.20 pp" in gap
     assert "at most +8.00 pp" in gap
     robust = section(card, "Adversarial robustness")
@@ -232,8 +233,15 @@ def test_the_short_card_fits_a_registry_whatever_the_names(built: Layout, tmp_pa
     short = summary(contents, project_params().bundle)
     assert contents.digest("model.onnx") in short
     assert "−0.30 pp (class 0)" in short
-    long = project_params().bundle.model_copy(update={"title": "|" * 200, "purpose": "<" * 2000})
-    assert len(summary(contents, long)) < 5000
+    signs = Names(
+        bold="&" * 300, classes=tuple("&" * 300 + str(index) for index in range(10)), policy="&" * 300
+    )
+    layout = build_project(tmp_path, signs)
+    bundle.run(layout, project_params())
+    long = project_params().bundle.model_copy(update={"title": "&" * 200, "purpose": "&" * 2000})
+    longest = summary(read_contents(layout.bundle), long)
+    assert len(longest) <= MAX_SUMMARY
+    assert longest.endswith("the full card is `MODEL_CARD.md`.")
 
 
 def test_the_card_says_not_measured_where_nothing_was(built: Layout) -> None:

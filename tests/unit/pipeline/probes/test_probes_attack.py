@@ -174,6 +174,21 @@ def test_attacks_hurt_most_the_model_they_were_made_for(outcome):
         assert gradient < square
 
 
+def test_each_model_has_attacks_of_its_own(linear_onnx):
+    """A model that never errs gives attacks nothing to go by; they must come from the one that does."""
+    steady = linear_onnx("steady.onnx", np.zeros((64, 2)), [1, 0])
+    frail = linear_onnx("frail.onnx", np.array([[1, -1]] * 64) / (64 * 16), [-0.45, 0.45])
+    examples = _examples(np.full((30, 1, 8, 8), 8, np.float32), np.zeros(30, np.int64))
+    patient = OPTIONS.model_copy(update={"square_queries": 300})
+    for baseline, candidate in ((steady, frail), (frail, steady)):
+        attacks = _attack(baseline, candidate, examples, classes=2, options=patient)
+        steady_name, frail_name = ("baseline", "candidate")[:: 1 if baseline == steady else -1]
+        for kind in ("pgd", "square"):
+            assert _survivors(attacks, steady_name, f"{kind}-on-{frail_name}") == 1
+            assert _survivors(attacks, frail_name, f"{kind}-on-{frail_name}") < 0.2
+            assert _survivors(attacks, frail_name, f"{kind}-on-{steady_name}") > 0.9
+
+
 def _scaled_scores(path, target, factor):
     """Copy a model whose scores are `factor` times as large: as accurate, absurdly sure of itself."""
     model = onnx.load(path)
@@ -236,7 +251,8 @@ def test_equal_models_fare_equally(digits):
 def test_a_repetition_is_equal_to_the_byte_and_disturbs_no_other_randomness(digits, outcome):
     np.random.seed(99)  # noqa: NPY002
     torch.manual_seed(99)
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     wanted = np.random.get_state()[1].copy(), torch.get_rng_state().clone()  # noqa: NPY002
     again = _attack(digits.fp32, digits.int8, _examples(digits.images, digits.labels))
     for name in ("ids", "baseline_correct", "candidate_correct", "perturbation", "in_range"):
@@ -244,7 +260,8 @@ def test_a_repetition_is_equal_to_the_byte_and_disturbs_no_other_randomness(digi
     assert again.twin_agreement == outcome.twin_agreement
     np.testing.assert_array_equal(np.random.get_state()[1], wanted[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), wanted[1])
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 # --- what must not pass unseen -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pipeline.probes.code_digest import code_sha256
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("checks/a.py", "checks/deep/b.py", "pipeline/c.py"):
+    for name in ("a.py", "deep/b.py", "c.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# {name}\n")
@@ -21,13 +21,13 @@ def tree(tmp_path):
 
 
 CHANGES = {
-    "an edit": lambda tree: (tree / "checks/deep/b.py").write_text("# other\n"),
-    "a new file": lambda tree: (tree / "pipeline/new.py").touch(),
-    "a removed file": lambda tree: (tree / "checks/a.py").unlink(),
-    "a renamed file": lambda tree: (tree / "checks/a.py").rename(tree / "checks/z.py"),
+    "an edit": lambda tree: (tree / "deep/b.py").write_text("# other\n"),
+    "a new file": lambda tree: (tree / "new.py").touch(),
+    "a removed file": lambda tree: (tree / "a.py").unlink(),
+    "a renamed file": lambda tree: (tree / "a.py").rename(tree / "z.py"),
     "two files that swap content": lambda tree: (
-        (tree / "checks/a.py").write_text("# checks/deep/b.py\n"),
-        (tree / "checks/deep/b.py").write_text("# checks/a.py\n"),
+        (tree / "a.py").write_text("# deep/b.py\n"),
+        (tree / "deep/b.py").write_text("# a.py\n"),
     ),
 }
 
@@ -41,10 +41,9 @@ def test_code_changes_move_it(tree, change):
 
 def test_other_files_do_not(tree):
     before = code_sha256(tree)
-    (tree / "checks/__pycache__").mkdir()
-    (tree / "checks/__pycache__/a.cpython-311.pyc").touch()
-    (tree / "pipeline/notes.md").touch()
-    (tree / "other.py").touch()
+    (tree / "__pycache__").mkdir()
+    (tree / "__pycache__/a.cpython-311.pyc").touch()
+    (tree / "notes.md").touch()
     assert code_sha256(tree) == before
 
 
@@ -57,7 +56,6 @@ def test_it_does_not_depend_on_the_folder(tree, tmp_path_factory):
 
 
 def test_no_code_has_no_digest(tmp_path):
-    (tmp_path / "checks").mkdir()
     with pytest.raises(StorageError):
         code_sha256(tmp_path)
 

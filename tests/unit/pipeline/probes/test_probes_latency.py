@@ -50,7 +50,6 @@ def test_every_batch_size_session_and_round_has_times_above_zero(light):
         assert times.shape == (2, 2, 3)
         assert np.isfinite(times).all()
         assert (times > 0).all()
-        assert (times < 1000).all(), "milliseconds"
     for peaks in (timing.baseline_peak_bytes, timing.candidate_peak_bytes):
         assert peaks.shape == (2,)
         assert peaks.dtype == np.int64
@@ -58,8 +57,12 @@ def test_every_batch_size_session_and_round_has_times_above_zero(light):
 
 def test_times_and_memory_belong_to_their_models(light, heavy):
     ballast = np.ones(400 * MEGABYTE // 8)  # what this process holds must not count as the children's
+    start = time.perf_counter()
     timing = measure_latency(light, heavy, **IMAGE, options=ONCE, seed=0)
+    passed = time.perf_counter() - start
     del ballast
+    assert timing.candidate_ms.sum() < 1000 * passed, "milliseconds that were spent within these seconds"
+    assert timing.candidate_ms.mean() > 0.1, "milliseconds: 64 MiB are not read in less"
     # A hundred times the work: no load on this machine turns that round.
     assert np.median(timing.candidate_ms) > 5 * np.median(timing.baseline_ms)
     assert np.median(timing.candidate_ms) > 5 * np.median(timing.control_ms)
@@ -85,18 +88,21 @@ def _children(parent):
 
 
 def test_every_session_has_three_fresh_processes_and_none_is_left(monkeypatch, light):
-    started = []
+    started, paths = [], []
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
     start = latency.subprocess.Popen
 
     def record(*arguments, **options):
         process = start(*arguments, **options)
         started.append(process)
+        paths.append(options["env"]["PYTHONPATH"].split(os.pathsep))
         return process
 
     monkeypatch.setattr(latency.subprocess, "Popen", record)
     measure_latency(light, light, **IMAGE, options=OPTIONS, seed=0)
     assert len({process.pid for process in started}) == 3 * OPTIONS.sessions
     assert all(process.poll() is not None for process in started)
+    assert paths == [[str(ROOT), "elsewhere"]] * len(started)
 
 
 def test_rounds_run_all_three_in_an_order_the_seed_draws(monkeypatch, light):
