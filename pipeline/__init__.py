@@ -17,3 +17,8 @@ Behind them:
     card/       model card and the table of candidates
     registry    the only module that talks to MLflow
 """
+
+import os
+
+# ONNX Runtime starts an uploader when it is imported, and heeds nothing but this; set here, before any import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,14 @@ def _shrink(
     return module, passes
 
 
+def _copy_baseline(layout: Layout, variant: str, baseline: dict[str, Any]) -> None:
+    """A variant without any pass is the baseline itself, byte for byte."""
+    with output_dir(layout.shrunk(variant)) as folder:
+        for name in ("weights.safetensors", "model.onnx"):
+            shutil.copyfile(layout.baseline / name, folder / name)
+        write_json(folder / "model.json", baseline | {"name": variant})
+
+
 def run(layout: Layout, params: Params, *, variant: str) -> None:
     """Write the variant's `weights.safetensors`, `model.onnx` and `model.json`.
 
@@ -90,16 +99,20 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
         ModelError: if the baseline's files are unusable.
     """
     from pipeline.data.dataset import read_dataset
-    from pipeline.models.export import export_onnx
-    from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
     from pipeline.models.record import read_record, record_model
-    from pipeline.models.training import make_deterministic
 
     if variant not in params.prune.recipes:
         raise ParamsError(f"expected a recipe named {variant!r}", where="params.yaml prune.recipes")
     recipe = params.prune.recipes[variant]
     dataset = read_dataset(layout.data)
     baseline = read_record(layout.baseline)
+    if recipe.macs_reduction == 1 and recipe.recovery.epochs == 0:
+        _copy_baseline(layout, variant, baseline)
+        return
+    from pipeline.models.export import export_onnx
+    from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
+    from pipeline.models.training import make_deterministic
+
     make_deterministic(params.seed)
     _, channels, height, width = dataset.pixels.shape
     shape = (channels, height, width)

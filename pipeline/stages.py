@@ -56,6 +56,7 @@ def _settle_environment() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ.update(
+        ORT_DISABLE_TELEMETRY="1",
         MLFLOW_DISABLE_TELEMETRY="true",
         DO_NOT_TRACK="true",
         GX_ANALYTICS_ENABLED="false",

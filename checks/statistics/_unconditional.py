@@ -8,6 +8,7 @@ rejection probability over the values of it that the data leave plausible (Berge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -51,8 +52,16 @@ def score(losses: FloatArray, gains: FloatArray, n: int, theta: float) -> FloatA
 
 
 def score_of(losses: int, gains: int, n: int, theta: float) -> float:
-    """Return `score` of one table."""
-    return float(score(np.array([float(losses)]), np.array([float(gains)]), n, theta)[0])
+    """Return `score` of one table; plain floats, because limits and bounds ask for it thousands of times."""
+    if theta > 0:
+        return -score_of(gains, losses, n, -theta)
+    t = -theta
+    b_term = gains * (1 - t) + losses * (1 + t) - 2 * n * t
+    root = math.sqrt(b_term * b_term + 8 * n * gains * t * (1 - t))
+    stable = (b_term + root) / (4 * n) if b_term >= 0 else None
+    gain_rate = 2 * gains * t * (1 - t) / (root - b_term) if stable is None else stable
+    variance = n * (2 * gain_rate + t * (1 - t))
+    return (gains - losses + n * t) / math.sqrt(variance) if variance > 0 else 0.0
 
 
 def _smallest_gains(losses: IntArray, n: int, theta: float, z: float) -> IntArray:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 
 from checks.errors import CompressionError
-from pipeline.models.export import INPUT_NAME, clean_model, save_onnx
+from pipeline.models.onnx_file import INPUT_NAME, clean_model, save_onnx
 
 __all__ = ["StaticInt8", "integer_share", "quantize_static_int8"]
 

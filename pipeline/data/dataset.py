@@ -51,7 +51,7 @@ class Dataset:
     """All prepared examples.
 
     Attributes:
-        manifest: One row an example: `COLUMNS`, then the slice columns, all str.
+        columns: Each of `COLUMNS` and of the slice columns to `(N,)` str, in the manifest's order.
         pixels: `(N, C, H, W)` uint8, in the manifest's order.
         pixel_max: The value of a saturated pixel.
         classes: Names in the order of the models' outputs.
@@ -59,12 +59,19 @@ class Dataset:
         sha256: Identifies examples and manifest together.
     """
 
-    manifest: pd.DataFrame
+    columns: Mapping[str, npt.NDArray[np.str_]]
     pixels: npt.NDArray[np.uint8]
     pixel_max: int
     classes: tuple[str, ...]
     slices: tuple[str, ...]
     sha256: str
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """The columns as a table, one row an example."""
+        import pandas as pd
+
+        return pd.DataFrame({name: values.tolist() for name, values in self.columns.items()})
 
     def split(self, name: str) -> Split:
         """Return the examples of one split.
@@ -72,17 +79,16 @@ class Dataset:
         Raises:
             DataError: if no example is in it.
         """
-        rows = np.flatnonzero((self.manifest["split"] == name).to_numpy())
+        rows = np.flatnonzero(self.columns["split"] == name)
         if len(rows) == 0:
             raise DataError(f"expected examples in split {name!r}, got none", where="manifest.parquet")
-        part = self.manifest.iloc[rows]
         index = {label: position for position, label in enumerate(self.classes)}
         return Split(
-            ids=part["id"].to_numpy(dtype=np.str_),
-            units=part["unit"].to_numpy(dtype=np.str_),
-            labels=np.array([index[label] for label in part["label"]], dtype=np.int64),
+            ids=self.columns["id"][rows],
+            units=self.columns["unit"][rows],
+            labels=np.array([index[str(label)] for label in self.columns["label"][rows]], dtype=np.int64),
             images=self.pixels[rows].astype(np.float32),
-            columns={column: part[column].to_numpy(dtype=np.str_) for column in self.slices},
+            columns={column: self.columns[column][rows] for column in self.slices},
         )
 
 
@@ -107,12 +113,21 @@ def _read_pixels(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
         ) from error
 
 
-def _read_manifest(path: Path) -> pd.DataFrame:
-    import pandas as pd
+def _read_manifest(path: Path) -> dict[str, npt.NDArray[np.str_]]:
+    # Without pandas, whose import costs more than all else that most stages do with a manifest.
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        return pd.read_parquet(path, dtype_backend="numpy_nullable").astype(object)
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        nulls = sorted(name for name in table.column_names if table.column(name).null_count)
+        if nulls:
+            raise DataError(f"expected a value in every row, got nulls in {nulls}", where=str(path))
+        return {
+            name: np.array([str(value) for value in table.column(name).to_pylist()], dtype=np.str_)
+            for name in table.column_names
+        }
     except (OSError, ValueError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
         raise DataError(
@@ -120,19 +135,21 @@ def _read_manifest(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _check(manifest: pd.DataFrame, ids: list[str], facts: dict[str, Any], path: Path) -> None:
-    missing = [name for name in (*COLUMNS, *facts["slices"]) if name not in manifest.columns]
+def _check(
+    columns: Mapping[str, npt.NDArray[np.str_]], ids: list[str], facts: dict[str, Any], path: Path
+) -> None:
+    missing = [name for name in (*COLUMNS, *facts["slices"]) if name not in columns]
     if missing:
         raise DataError(
             f"expected columns {[*COLUMNS, *facts['slices']]}, got none named {missing}", where=str(path)
         )
-    came = manifest["id"].tolist()
+    came = columns["id"].tolist()
     if came != ids:
         raise DataError("expected the ids of examples.npz in the same order, got others", where=str(path))
     if len(set(came)) != len(came):
         raise DataError("expected unique ids, got duplicates", where=str(path))
     for column, allowed in (("label", set(facts["classes"])), ("split", set(SPLITS))):
-        unknown = sorted({str(value) for value in manifest[column]} - allowed)
+        unknown = sorted({str(value) for value in columns[column]} - allowed)
         if unknown:
             raise DataError(
                 f"expected each {column} to be one of {sorted(allowed)}, got {unknown[:5]}", where=str(path)
@@ -153,15 +170,15 @@ def read_dataset(folder: Path) -> Dataset:
     if absent:
         raise DataError(f"expected {absent}, got none", where=str(folder / "data.json"))
     pixels, ids = _read_pixels(folder / "examples.npz")
-    manifest = _read_manifest(folder / "manifest.parquet")
+    columns = _read_manifest(folder / "manifest.parquet")
     if pixels.dtype != np.uint8 or pixels.shape != (len(ids), *facts["shape"]):
         raise DataError(
             f"expected pixels ({len(ids)}, {facts['shape']}) of uint8, got {pixels.dtype} {pixels.shape}",
             where=str(folder / "examples.npz"),
         )
-    _check(manifest, ids, facts, folder / "manifest.parquet")
+    _check(columns, ids, facts, folder / "manifest.parquet")
     return Dataset(
-        manifest=manifest,
+        columns=columns,
         pixels=pixels,
         pixel_max=int(facts["pixel_max"]),
         classes=tuple(facts["classes"]),
