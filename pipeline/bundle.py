@@ -15,10 +15,10 @@ from checks.errors import EvidenceError
 from pipeline.card.contents import BUNDLE_SCHEMA, CARD, MANIFEST, TABLES, Contents, list_files, read_contents
 from pipeline.card.model_card import model_card
 from pipeline.data.dataset import data_digest
+from pipeline.fields import read_fields
 from pipeline.files import output_dir, write_json, write_text
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.report.fields import read_fields
 
 __all__ = ["run"]
 

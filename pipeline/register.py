@@ -17,11 +17,11 @@ from checks.errors import EvidenceError, InputError, ParamsError
 from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle
 from pipeline.card.figures import read_judged
 from pipeline.card.model_card import summary
+from pipeline.fields import Fields
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Bundle, Params, load_yaml
 from pipeline.registry import BUNDLE_TAG, Dataset, Submission, register_bundle
-from pipeline.report.fields import Fields
 
 __all__ = ["run"]
 

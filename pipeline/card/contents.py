@@ -10,7 +10,7 @@ from pathlib import Path
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from checks.evidence import Evidence, Subject, read_evidence
-from pipeline.report.fields import Fields, read_fields
+from pipeline.fields import Fields, read_fields
 
 __all__ = [
     "BUNDLE_SCHEMA",

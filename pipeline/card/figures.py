@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from checks.errors import EvidenceError
 from pipeline.card.contents import Contents
 from pipeline.card.markdown import DASH, Markdown, literal, text
-from pipeline.report.fields import Fields
+from pipeline.fields import Fields
 from pipeline.report.wording import describe_interval, describe_value
 
 __all__ = [

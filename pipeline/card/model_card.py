@@ -19,8 +19,8 @@ from pipeline.card.sections import (
     policy_section,
     policy_words,
 )
+from pipeline.fields import Fields
 from pipeline.params import Bundle
-from pipeline.report.fields import Fields
 
 __all__ = ["MAX_SUMMARY", "model_card", "summary"]
 

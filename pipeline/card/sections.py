@@ -23,7 +23,7 @@ from pipeline.card.figures import (
     value_of,
 )
 from pipeline.card.markdown import DASH, Markdown, code, heading, literal, table, text
-from pipeline.report.fields import Fields
+from pipeline.fields import Fields
 
 __all__ = [
     "PROVISO",

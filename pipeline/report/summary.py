@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import EvidenceError
+from pipeline.fields import Fields, expect_schema, read_fields
 from pipeline.layout import Layout
-from pipeline.report.fields import Fields, expect_schema, read_fields
 from pipeline.report.figures import (
     Candidate,
     Chosen,

@@ -167,10 +167,16 @@ def test_int8_runs_in_integers_and_agrees(files):
 def test_int8_weights_are_int8_per_channel_and_activations_uint8(files):
     model = onnx.load(files[0] / "int8.onnx")
     kinds = {tensor.name: tensor for tensor in model.graph.initializer}
-    weights = [tensor for tensor in kinds.values() if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4]
+    weights = [
+        tensor
+        for tensor in kinds.values()
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+    ]
     assert len(weights) == 3
     dequantized = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
-    scales = [kinds[node.input[1]] for node in dequantized if node.input[0] in {tensor.name for tensor in weights}]
+    scales = [
+        kinds[node.input[1]] for node in dequantized if node.input[0] in {tensor.name for tensor in weights}
+    ]
     assert sorted(list(scale.dims) for scale in scales) == [[12], [12], [12]]
     zero_points = [kinds[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert {tensor.data_type for tensor in zero_points} == {onnx.TensorProto.UINT8}

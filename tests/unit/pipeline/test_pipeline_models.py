@@ -96,7 +96,10 @@ def test_cost_of_a_file_that_is_no_model_is_an_error(tmp_path, exported):
         ("def build(): return 1", "torch.nn.Module"),
         ("def build(): raise RuntimeError('no weights')", "no weights"),
         ("def build(x): pass", "TypeError"),
-        ("from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", r"\(2, 3\)"),
+        (
+            "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))",
+            r"\(2, 3\)",
+        ),
         ("from torch import nn\ndef build(): return nn.Linear(5, 4)", "pass"),
         ("def other(): pass", "'build'"),
     ],
