@@ -20,5 +20,5 @@ Behind them:
 
 import os
 
-# ONNX Runtime starts an uploader when it is imported, and heeds nothing but this; set here, before any import.
+# ONNX Runtime starts an uploader when it is imported, and heeds nothing but this, if set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -23,7 +23,7 @@ __all__ = ["ChannelPruning", "PrunedChannels", "count_macs", "prune_channels"]
 
 Criterion = Literal["l1", "l2", "batchnorm", "taylor", "random"]
 
-_SEARCH_STEPS = 12
+_SEARCH_STEPS = 10
 _TOLERANCE = 1e-3
 _MAX_LAYER_RATIO = 0.9
 

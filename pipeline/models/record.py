@@ -14,16 +14,30 @@ from pipeline.data.dataset import Dataset
 from pipeline.models.cost import measure_cost
 from pipeline.probes.session import open_session, predict
 
-__all__ = ["read_record", "record_model", "validation_accuracy"]
+__all__ = ["measure_on_validation", "read_record", "record_model"]
 
 SCHEMA = "leangate/model/1"
 
 
-def validation_accuracy(path: Path, dataset: Dataset, batch_size: int = 256) -> float:
-    """Return the share of the validation split that the ONNX file gets right."""
+def measure_on_validation(path: Path, dataset: Dataset, batch_size: int = 256) -> tuple[float, float]:
+    """Measure the ONNX file on the validation split.
+
+    Returns:
+        The share it gets right, and its mean cross-entropy in nats.
+
+    Raises:
+        ModelError: if a score is NaN or infinite.
+    """
     split = dataset.split("validation")
-    scores = predict(open_session(path), split.images, batch_size)
-    return float(np.mean(scores.argmax(axis=1) == split.labels))
+    scores = predict(open_session(path), split.images, batch_size).astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise ModelError(
+            "expected finite scores on the validation split, got NaN or infinity", where=path.name
+        )
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_shares[np.arange(len(split.labels)), split.labels].mean()
+    return float(np.mean(scores.argmax(axis=1) == split.labels)), float(loss)
 
 
 def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -39,6 +53,7 @@ def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str,
         The content of `model.json`.
     """
     cost = measure_cost(path)
+    accuracy, loss = measure_on_validation(path, dataset)
     return {
         "schema": SCHEMA,
         "name": name,
@@ -51,7 +66,8 @@ def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str,
         "shape": [int(size) for size in dataset.pixels.shape[1:]],
         "classes": list(dataset.classes),
         "passes": passes,
-        "validation_accuracy": validation_accuracy(path, dataset),
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
     }
 
 

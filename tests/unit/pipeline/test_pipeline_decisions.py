@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""shortlist, select and enforce: who is judged, who ships, and what is said when nobody does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from checks.canonical import sha256_file
+from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGateError, ModelError
+from pipeline import enforce, select, shortlist
+from pipeline.files import write_json
+from pipeline.layout import Layout
+from pipeline.params import load_params
+
+CANDIDATES = {
+    # name: bytes, macs, validation accuracy, validation loss
+    "dense-fp32": (1000, 900, 0.990, 0.30),
+    "dense-int8": (300, 900, 0.990, 0.31),
+    "half-fp32": (500, 400, 0.985, 0.33),
+    "half-int8": (150, 400, 0.985, 0.34),
+    "third-fp32": (350, 300, 0.985, 0.36),
+    "third-int8": (100, 300, 0.985, 0.38),
+}
+
+
+def _record(folder, name, size, macs, accuracy, loss):
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(name.encode())
+    figures = {
+        "bytes": size,
+        "gzip_bytes": size,
+        "macs": macs,
+        "parameters": macs,
+        "validation_accuracy": accuracy,
+    }
+    digest = sha256_file(folder / "model.onnx")
+    write_json(
+        folder / "model.json",
+        {"schema": "leangate/model/1", "name": name, "sha256": digest, "validation_loss": loss, **figures},
+    )
+
+
+def _shortlist(project, **changed):
+    layout = Layout(project)
+    _record(layout.baseline, "baseline", 1000, 900, 0.99, 0.30)
+    for name, figures in {**CANDIDATES, **changed}.items():
+        _record(layout.candidate(name), name, *figures)
+    shortlist.run(layout, load_params(project / "params.yaml"))
+    return json.loads((layout.shortlist / "shortlist.json").read_text()), layout
+
+
+def test_the_smallest_of_the_front_are_finalists(project):
+    result, layout = _shortlist(project)
+    assert result["slots"] == {"first": "third-int8", "second": "half-int8"}
+    assert (layout.shortlist / "second" / "model.onnx").read_bytes() == b"half-int8"
+    reasons = {row["name"]: row["reason"] for row in result["candidates"]}
+    assert "slot" in reasons["dense-int8"]
+    assert reasons["third-int8"] == "finalist"
+
+
+def test_a_candidate_that_is_beaten_everywhere_is_not_on_the_front(project):
+    result, _ = _shortlist(project, **{"half-int8": (150, 400, 0.985, 0.40)})
+    rows = {row["name"]: row for row in result["candidates"]}
+    assert not rows["half-int8"]["on_front"]
+    assert result["slots"]["second"] != "half-int8"
+
+
+def test_a_candidate_that_lost_too_much_is_no_finalist(project):
+    result, _ = _shortlist(project, **{"third-int8": (100, 300, 0.969, 0.38)})
+    assert result["slots"]["first"] == "half-int8"
+    result_reason = next(row["reason"] for row in result["candidates"] if row["name"] == "third-int8")
+    assert "below 0.97" in result_reason
+
+
+def test_slots_nobody_deserves_stay_empty(project):
+    lost = {name: (*figures[:2], 0.5, 2.0) for name, figures in CANDIDATES.items()}
+    result, layout = _shortlist(project, **lost)
+    assert result["slots"] == {"first": None, "second": None}
+    assert not (layout.shortlist / "first").exists()
+
+
+def test_a_candidate_changed_since_it_was_recorded_is_refused(project):
+    layout = Layout(project)
+    _record(layout.baseline, "baseline", 1000, 900, 0.99, 0.30)
+    for name, figures in CANDIDATES.items():
+        _record(layout.candidate(name), name, *figures)
+    (layout.candidate("half-int8") / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match="SHA-256"):
+        shortlist.run(layout, load_params(project / "params.yaml"))
+    assert not layout.shortlist.exists()
+
+
+def _decision(layout, slot, outcome, size=100, ratio=0.5, findings=(), candidate="x"):
+    folder = layout.shortlist / slot
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(slot.encode())
+    metrics = {
+        "candidate_bytes": size,
+        "candidate_macs": size,
+        "latency_ratio_b64": ratio,
+        "latency_ratio_b1": 9.0,
+    }
+    value = {
+        "schema": "leangate/decision/1",
+        "slot": slot,
+        "candidate": None if outcome == "absent" else f"{candidate}-{slot}",
+        "outcome": outcome,
+        "open": outcome == "passed",
+        "policy": {"name": "p", "sha256": sha256_file(layout.policy)},
+        "subject": {"candidate_sha256": sha256_file(folder / "model.onnx")},
+        "findings": list(findings),
+        "measurements": [
+            {"metric": name, "slice": "overall", "value": number} for name, number in metrics.items()
+        ],
+    }
+    write_json(layout.decision(slot), value)
+
+
+def _select(project, monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.report.write_report", lambda folder, layout, selection: (folder / "r").touch()
+    )
+    layout = Layout(project)
+    select.run(layout, load_params(project / "params.yaml"))
+    return json.loads(layout.selection.read_text())
+
+
+def test_the_smallest_that_passed_ships_then_the_fastest(project, monkeypatch):
+    layout = Layout(project)
+    _decision(layout, "first", "passed", size=100, ratio=0.5)
+    _decision(layout, "second", "passed", size=90, ratio=0.9)
+    assert _select(project, monkeypatch)["chosen"]["slot"] == "second"
+    _decision(layout, "second", "passed", size=100, ratio=0.4)
+    assert _select(project, monkeypatch)["chosen"]["slot"] == "second"
+    _decision(layout, "second", "blocked", size=1, ratio=0.1)
+    selection = _select(project, monkeypatch)
+    assert selection["chosen"]["slot"] == "first"
+    assert selection["outcome"] == "passed"
+
+
+FINDING = {
+    "rule": "accuracy-slices",
+    "blocking": True,
+    "verdict": "FAIL",
+    "message": "slant=forward lost 0.2",
+}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "outcome", "error"),
+    [
+        (("blocked", "error"), "blocked", BlockedError),
+        (("blocked", "inconclusive"), "inconclusive", InconclusiveError),
+        (("absent", "absent"), "blocked", BlockedError),
+        (("absent", "inconclusive"), "inconclusive", InconclusiveError),
+        (("error", "error"), "error", LeanGateError),
+        (("absent", "error"), "error", LeanGateError),
+    ],
+)
+def test_when_nothing_passed_enforce_says_why(project, monkeypatch, outcomes, outcome, error):
+    layout = Layout(project)
+    for slot, each in zip(("first", "second"), outcomes, strict=True):
+        _decision(layout, slot, each, findings=[FINDING] if each == "blocked" else [])
+    assert _select(project, monkeypatch)["outcome"] == outcome
+    with pytest.raises(error) as caught:
+        enforce.run(layout, load_params(project / "params.yaml"))
+    assert type(caught.value) is error
+    assert not layout.verdict.exists()
+    if "blocked" in outcomes:
+        assert "accuracy-slices" in str(caught.value)
+        assert "slant=forward" in str(caught.value)
+
+
+def _passed(project, monkeypatch):
+    layout = Layout(project)
+    _decision(layout, "first", "passed")
+    _decision(layout, "second", "blocked")
+    _select(project, monkeypatch)
+    return layout, load_params(project / "params.yaml")
+
+
+def test_enforce_writes_what_was_proven(project, monkeypatch):
+    layout, params = _passed(project, monkeypatch)
+    enforce.run(layout, params)
+    verdict = json.loads(layout.verdict.read_text())
+    assert verdict["onnx_sha256"] == sha256_file(layout.shortlist / "first" / "model.onnx")
+    assert verdict["decision_sha256"] == sha256_file(layout.decision("first"))
+
+
+@pytest.mark.parametrize("tampered", ["model", "policy", "decision"])
+def test_enforce_refuses_what_changed_since(project, monkeypatch, tampered):
+    layout, params = _passed(project, monkeypatch)
+    if tampered == "model":
+        (layout.shortlist / "first" / "model.onnx").write_bytes(b"other")
+    elif tampered == "policy":
+        layout.policy.write_text(layout.policy.read_text() + "\n# changed\n")
+    else:
+        _decision(layout, "first", "blocked")
+    with pytest.raises(EvidenceError):
+        enforce.run(layout, params)
+    assert not layout.verdict.exists()
+
+
+def test_a_missing_or_foreign_decision_is_an_error(project, monkeypatch):
+    layout = Layout(project)
+    _decision(layout, "first", "passed")
+    with pytest.raises(EvidenceError, match=r"second\.json"):
+        _select(project, monkeypatch)
+    _decision(layout, "second", "passed")
+    Path(layout.decision("second")).write_text(layout.decision("first").read_text())
+    with pytest.raises(EvidenceError, match="second"):
+        _select(project, monkeypatch)
