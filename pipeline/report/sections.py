@@ -188,9 +188,9 @@ def candidates(comparison: Comparison) -> Markup:
     legend += [("error", "could not judge"), ("calm", "not a finalist")]
     caption = (
         "Size against accuracy on the validation split, which alone chose the finalists. Ringed: on the "
-        "Pareto front, where no other is as good in accuracy, bytes and multiply-accumulates and better in "
-        "one. The stepped line is the best accuracy of the front for each size. The axis of accuracy does "
-        "not start at zero."
+        "Pareto front, where no other is as good in cross-entropy on validation, bytes and "
+        "multiply-accumulates and better in one. The stepped line is the best accuracy of the front for each "
+        "size. The axis of accuracy does not start at zero."
     )
     return tag(
         "section",

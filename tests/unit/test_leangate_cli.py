@@ -85,3 +85,21 @@ def test_an_unwritable_folder_is_one_sentence(project, repository):
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "artifacts" in done.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(project, repository):
+    """A limit on file sizes fails writes as a full disk does, in the middle of a file."""
+    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + "sys.argv = ['p', 'prepare']; runpy.run_module('pipeline', run_name='__main__')"],
+        cwd=project,
+        env={"PYTHONPATH": str(repository), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "artifacts/data" in done.stderr
+    assert "hint: free disk space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((project / "artifacts").iterdir())
