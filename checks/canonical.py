@@ -10,7 +10,15 @@ from typing import Any
 
 from checks.errors import EvidenceError, StorageError
 
-__all__ = ["MAX_JSON_BYTES", "dumps", "read_json", "sha256_bytes", "sha256_file", "sha256_value"]
+__all__ = [
+    "MAX_JSON_BYTES",
+    "dumps",
+    "read_json",
+    "refuse_constant",
+    "sha256_bytes",
+    "sha256_file",
+    "sha256_value",
+]
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
@@ -51,7 +59,12 @@ def sha256_file(path: Path) -> str:
         raise StorageError(f"expected a readable file, got {error.strerror}", where=str(path)) from error
 
 
-def _refuse_constant(text: str) -> float:
+def refuse_constant(text: str) -> float:
+    """Refuse NaN and infinities, which Python's JSON reader would let through; its `parse_constant`.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(f"non-finite number {text}")
 
 
@@ -74,7 +87,7 @@ def read_json(path: Path) -> Any:
             raise EvidenceError(f"expected at most {MAX_JSON_BYTES} bytes, got {size}", where=str(path))
         return json.loads(
             path.read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
+            parse_constant=refuse_constant,
             object_pairs_hook=_unique_keys,
         )
     except OSError as error:

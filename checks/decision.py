@@ -13,12 +13,12 @@ from checks.evidence import Evidence
 from checks.finding import Finding, Verdict
 from checks.judge import judge
 from checks.measurement import Measurement
-from checks.outcomes import LABEL
+from checks.outcomes import ATTACK, LABEL
 from checks.policy import Policy
 from checks.protocol import Check
 from checks.runner import Run, run_checks
 
-__all__ = ["Decision", "Outcome", "absent", "combine", "decide", "decide_unreadable", "known_slices"]
+__all__ = ["Decision", "Outcome", "absent", "combine", "decide", "decide_unreadable", "declared_levels"]
 
 SCHEMA = "leangate/decision/1"
 
@@ -74,13 +74,10 @@ def combine(findings: Sequence[Finding]) -> Outcome:
     return Outcome.INCONCLUSIVE
 
 
-def known_slices(evidence: Evidence) -> set[str]:
-    """Return every selector that a rule may use on this evidence."""
+def declared_levels(evidence: Evidence) -> dict[str, tuple[str, ...]]:
+    """Return every slice attribute that a rule may name, with every level it has in any split."""
     examples = evidence.examples
-    selectors = {"overall", LABEL} | {f"{LABEL}={name}" for name in examples.classes}
-    for attribute, column in examples.columns.items():
-        selectors |= {attribute} | {f"{attribute}={level}" for level in set(column.tolist())}
-    return selectors | {"attack"} | {f"attack={name}" for name in evidence.attacks.names}
+    return {**examples.levels, LABEL: examples.classes, ATTACK: evidence.attacks.names}
 
 
 def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, finalists: int) -> Decision:
@@ -100,8 +97,9 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
         run.measurements,
         policy,
         finalists=finalists,
-        known_slices=known_slices(evidence),
+        levels=declared_levels(evidence),
         broken=run.broken,
+        same_file=evidence.subject.baseline_sha256 == evidence.subject.candidate_sha256,
     )
     return Decision(combine(findings), tuple(findings), run.measurements, policy.alpha / finalists)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.canonical import read_json, sha256_file
+from checks.canonical import read_json, refuse_constant, sha256_file
 from checks.errors import EvidenceError
 
 __all__ = [
@@ -78,6 +79,8 @@ class Examples:
         labels: `(N,)` index into `classes`.
         classes: Names of the classes, in the order of the models' outputs.
         columns: Slice attribute to `(N,)` levels.
+        levels: Slice attribute to every level the data has in any split: one that is missing here was not
+            measured, and must not go unnoticed.
     """
 
     ids: Strings
@@ -85,6 +88,7 @@ class Examples:
     labels: Integers
     classes: tuple[str, ...]
     columns: Mapping[str, Strings]
+    levels: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,16 @@ def read_table(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, npt.N
         _bounded_members(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        header = json.loads(str(arrays.pop("header")), parse_constant=refuse_constant)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise EvidenceError(
             f"expected a table of evidence, got {type(error).__name__}: {error}",
             where=str(path),
@@ -257,7 +269,17 @@ def _examples(path: Path, subject: Subject) -> Examples:
         for name in sorted(table.arrays)
         if name.startswith("slice:")
     }
-    return Examples(ids, table.array("units", "U", (count,)), labels, classes, columns)
+    declared = table.field("levels")
+    if not isinstance(declared, dict) or set(declared) != set(columns):
+        raise EvidenceError(f"expected the levels of each of {sorted(columns)}", where=str(path))
+    levels = {name: tuple(str(level) for level in declared[name]) for name in columns}
+    for name, column in columns.items():
+        strangers = sorted(set(column.tolist()) - set(levels[name]))
+        if strangers:
+            raise EvidenceError(
+                f"expected levels of {name} among {levels[name]}, got {strangers}", where=str(path)
+            )
+    return Examples(ids, table.array("units", "U", (count,)), labels, classes, columns, levels)
 
 
 def _scores(path: Path, subject: Subject, model: str, classes: int) -> Scores:
@@ -282,7 +304,12 @@ def _attacks(path: Path, subject: Subject) -> Attacks:
     shape = (len(names), len(ids))
     if not names:
         raise EvidenceError("expected at least one attack, got none", where=str(path))
-    agreement = table.field("twin_agreement")
+    agreement, epsilon = table.field("twin_agreement"), table.field("epsilon")
+    shares = [epsilon, *agreement] if isinstance(agreement, list) and len(agreement) == 2 else []
+    if not shares or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
+        raise EvidenceError("expected epsilon and two agreements in [0, 1]", where=str(path))
+    if not epsilon > 0:
+        raise EvidenceError(f"expected epsilon above 0, got {epsilon}", where=str(path))
     return Attacks(
         ids=ids,
         names=names,
@@ -290,7 +317,7 @@ def _attacks(path: Path, subject: Subject) -> Attacks:
         candidate_correct=table.array("candidate_correct", "b", shape),
         perturbation=table.array("perturbation", "f", shape).astype(np.float64),
         in_range=table.array("in_range", "b", shape),
-        epsilon=float(table.field("epsilon")),
+        epsilon=float(epsilon),
         twin_agreement=(float(agreement[0]), float(agreement[1])),
     )
 

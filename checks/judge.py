@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from checks.errors import PolicyError
 from checks.finding import Finding, Reason, Verdict
-from checks.measurement import Measurement, Method
+from checks.measurement import OVERALL, Measurement, Method
 from checks.policy import Policy, Rule, matches
 from checks.protocol import look_up
 from checks.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper
@@ -31,6 +31,9 @@ __all__ = ["judge"]
 
 _GAMMA_SHARE = 100
 """The nuisance interval of the exact test takes at most this part of the level it is used at."""
+
+_CORRECTED = (Method.PAIRED_EXACT, Method.CLOPPER_PEARSON, Method.MOVER_TANGO)
+"""Methods whose claims of FAIL are corrected together."""
 
 _DISPLAY_DIGITS = 4
 
@@ -97,8 +100,9 @@ def _judge_paired(rule: Rule, measurement: Measurement, alpha: float, harm_level
         further = more.if_observed_change if more.if_observed_change is not None else None
         if reason is Reason.TOO_SMALL:
             further = max(further or 0, least - n)
+    note = f"{n} examples are fewer than the {least} that this margin needs" if n < least else ""
     bound = _exact_bound(losses, gains, n, alpha)
-    return _Claim(rule, measurement, passed, bound, p, harm, reason, further)
+    return _Claim(rule, measurement, passed, bound, p, harm, reason, further, note)
 
 
 def _judge_share(rule: Rule, measurement: Measurement, alpha: float) -> _Claim:
@@ -139,25 +143,32 @@ def _judge_times(rule: Rule, measurement: Measurement, alpha: float, alpha_fail:
     if abs(control - 1) > rule.control_tolerance:
         note = f"two copies of one file differ by {control - 1:+.1%}, more than {rule.control_tolerance:.1%}"
         return _Claim(rule, measurement, False, bound, None, 1.0, Reason.NOISY_HOST, None, note)
-    passed = upper < limit
+    # What two copies of one file differ by is a bias the candidate may owe its lead to.
+    passed = upper + abs(math.log(control)) < limit
     reason = Reason.NONE if passed else Reason.TOO_SMALL if bound is None else Reason.BORDERLINE
     return _Claim(rule, measurement, passed, bound, None, 0.0 if lower > limit else 1.0, reason, None)
 
 
-def _claim(
-    rule: Rule, measurement: Measurement, alpha: float, alpha_fail: float, harm_level: float
-) -> _Claim:
+@dataclass(frozen=True)
+class _FailLevels:
+    """Error at which one FAIL may be claimed: the strictest of the Holm family, and of one claim on time."""
+
+    family: float
+    time: float
+
+
+def _claim(rule: Rule, measurement: Measurement, alpha: float, fail: _FailLevels) -> _Claim:
     match rule.method:
         case Method.EXACT_VALUE:
             return _judge_exact_value(rule, measurement)
         case Method.PAIRED_EXACT:
-            return _judge_paired(rule, measurement, alpha, harm_level)
+            return _judge_paired(rule, measurement, alpha, fail.family)
         case Method.CLOPPER_PEARSON:
             return _judge_share(rule, measurement, alpha)
         case Method.MOVER_TANGO:
-            return _judge_gap(rule, measurement, alpha, harm_level)
+            return _judge_gap(rule, measurement, alpha, fail.family)
         case Method.HODGES_LEHMANN:
-            return _judge_times(rule, measurement, alpha, alpha_fail)
+            return _judge_times(rule, measurement, alpha, fail.time)
 
 
 def _limit_in_words(rule: Rule) -> str:
@@ -173,6 +184,8 @@ def _advice(claim: _Claim) -> str:
             return f"{claim.note}; run `dvc repro` again on a quieter host"
         case _ if claim.rule.method is Method.HODGES_LEHMANN:
             return "raise time.sessions or time.rounds in params.yaml"
+        case Reason.TOO_SMALL if claim.note:
+            return f"{claim.note}; collect {claim.further} more of {subject}, or pool it into a larger slice"
         case _ if claim.further is not None:
             return f"about {claim.further} more examples of {subject} would settle it if what was seen holds"
         case _ if claim.rule.method is Method.PAIRED_EXACT:
@@ -207,16 +220,29 @@ def _message(claim: _Claim, verdict: Verdict) -> str:
             return f"{basis}, not proven {limit}: {_advice(claim)}"
 
 
-def _selected(rule: Rule, measurements: Sequence[Measurement], known_slices: set[str]) -> list[Measurement]:
-    """Measurements the rule bounds; a slice that nothing knows is the policy's error."""
-    unknown = [name for name in rule.slices if name not in known_slices]
-    if unknown:
-        raise PolicyError(
-            f"expected slices among {sorted(known_slices)}, got {unknown}",
-            where=f"{rule.where}.slices",
-            hint="slice columns are named in params.yaml prepare.slices",
-        )
-    return [measurement for measurement in measurements if matches(rule, measurement)]
+def _expected(rule: Rule, levels: Mapping[str, Sequence[str]]) -> set[str]:
+    """Every slice the rule must be judged on; a slice that nothing knows is the policy's error."""
+    expected = set()
+    for selector in rule.slices:
+        attribute, _, level = selector.partition("=")
+        if selector == str(OVERALL):
+            expected.add(selector)
+        elif selector in levels:
+            expected |= {f"{selector}={name}" for name in levels[selector]}
+        elif level and level in levels.get(attribute, ()):
+            expected.add(selector)
+        else:
+            raise PolicyError(
+                f"expected overall, one of {sorted(levels)}, or attribute=level, got {selector!r}",
+                where=f"{rule.where}.slices",
+                hint="slice columns are named in params.yaml prepare.slices",
+            )
+    return expected
+
+
+def _unjudged(rule: Rule, missing: set[str], broken: Mapping[str, str]) -> Finding:
+    why = look_up(rule.metric, broken) or f"{rule.metric} was not measured on {', '.join(sorted(missing))}"
+    return Finding(rule, None, Verdict.ERROR, f"could not judge: {why}")
 
 
 def judge(
@@ -224,8 +250,9 @@ def judge(
     policy: Policy,
     *,
     finalists: int,
-    known_slices: set[str],
+    levels: Mapping[str, Sequence[str]],
     broken: Mapping[str, str],
+    same_file: bool = False,
 ) -> list[Finding]:
     """Apply every rule of `policy` to every measurement it selects.
 
@@ -233,36 +260,40 @@ def judge(
         measurements: What the checks returned.
         policy: The rules.
         finalists: How many candidates share `policy.alpha`, >= 1.
-        known_slices: Every selector a rule may use: `overall`, attributes, and `attribute=level`.
+        levels: Slice attribute to all of its levels, those without examples included.
         broken: Metric to why it was not measured.
+        same_file: Whether candidate and baseline are one file, which is never told FAIL for its speed.
 
     Returns:
-        At least one finding a rule; a rule that selects nothing is an ERROR, never a PASS.
+        At least one finding a rule; a rule with a slice that was not measured has an ERROR among them.
 
     Raises:
         PolicyError: if a rule names a slice that does not exist.
     """
+    expected = {rule.id: _expected(rule, levels) for rule in policy.rules}
+    pairs = [(rule, entry) for rule in policy.rules for entry in measurements if matches(rule, entry)]
+    family = sum(rule.method in _CORRECTED for rule, _ in pairs)
+    timed = sum(rule.method is Method.HODGES_LEHMANN for rule, _ in pairs)
+    # Claims about time have too few sessions for Holm's smallest levels: they have half of alpha_fail apart.
+    family_alpha = policy.alpha_fail / 2 if timed else policy.alpha_fail
+    levels_of_fail = _FailLevels(family_alpha / max(1, family), policy.alpha_fail / 2 / max(1, timed))
     alpha = policy.alpha / finalists
-    pairs = [
-        (rule, measurement)
-        for rule in policy.rules
-        for measurement in _selected(rule, measurements, known_slices)
-    ]
-    corrected = (Method.PAIRED_EXACT, Method.CLOPPER_PEARSON, Method.MOVER_TANGO)
-    family = max(1, sum(rule.method in corrected for rule, _ in pairs))
-    harm_level = policy.alpha_fail / family
-    claims = [_claim(rule, measurement, alpha, policy.alpha_fail, harm_level) for rule, measurement in pairs]
-    members = [claim for claim in claims if claim.rule.method in corrected]
-    rejected = holm([claim.harm_p for claim in members], policy.alpha_fail) if members else []
+    claims = [_claim(rule, entry, alpha, levels_of_fail) for rule, entry in pairs]
+    members = [claim for claim in claims if claim.rule.method in _CORRECTED]
+    rejected = holm([claim.harm_p for claim in members], family_alpha) if members else []
     harmed = {id(claim) for claim, false in zip(members, rejected, strict=True) if false}
-    harmed |= {id(claim) for claim in claims if claim.rule.method not in corrected and claim.harm_p == 0.0}
+    harmed |= {
+        id(claim)
+        for claim in claims
+        if claim.rule.method not in _CORRECTED
+        and claim.harm_p == 0.0
+        and not (same_file and claim.rule.method is Method.HODGES_LEHMANN)
+    }
     findings = [_finding(claim, harmed=id(claim) in harmed) for claim in claims]
     for rule in policy.rules:
-        if not any(finding.rule is rule for finding in findings):
-            why = (
-                look_up(rule.metric, broken) or f"no check measured {rule.metric} on {', '.join(rule.slices)}"
-            )
-            findings.append(Finding(rule, None, Verdict.ERROR, f"could not judge: {why}"))
+        missing = expected[rule.id] - {str(entry.slice) for of, entry in pairs if of is rule}
+        if missing or not expected[rule.id]:
+            findings.append(_unjudged(rule, missing or set(rule.slices), broken))
     order = {rule.id: position for position, rule in enumerate(policy.rules)}
     return sorted(findings, key=lambda finding: order[finding.rule.id])
 

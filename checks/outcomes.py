@@ -14,10 +14,22 @@ from checks.errors import EvidenceError
 from checks.evidence import Evidence, Examples
 from checks.measurement import OVERALL, Slice
 
-__all__ = ["LABEL", "Outcomes", "Selection", "join_ids", "join_outcomes", "one_per_unit", "slices_of"]
+__all__ = [
+    "ATTACK",
+    "LABEL",
+    "Outcomes",
+    "Selection",
+    "join_ids",
+    "join_outcomes",
+    "one_per_unit",
+    "slices_of",
+]
 
 LABEL = "label"
 """The slice attribute whose levels are the classes."""
+
+ATTACK = "attack"
+"""The slice attribute whose levels are the attacks of the pool."""
 
 Strings = npt.NDArray[np.str_]
 Booleans = npt.NDArray[np.bool_]
@@ -69,10 +81,15 @@ def join_outcomes(evidence: Evidence) -> Outcomes:
     """Join both models' scores to the labels, by id.
 
     Raises:
-        EvidenceError: if the ids differ.
+        EvidenceError: if the ids differ, or the baseline's scores are not all finite.
     """
     examples = evidence.examples
     baseline = evidence.baseline.scores[join_ids(examples.ids, evidence.baseline.ids, "baseline.npz")]
+    if not np.isfinite(baseline).all():
+        # Counted as wrong, as the candidate's are, they would turn every hit of the candidate into a gain.
+        raise EvidenceError(
+            "expected finite scores of the baseline, got NaN or infinity", where="baseline.npz"
+        )
     candidate = evidence.candidate.scores[join_ids(examples.ids, evidence.candidate.ids, "candidate.npz")]
     return Outcomes(_correct(baseline, examples.labels), _correct(candidate, examples.labels))
 

@@ -120,7 +120,7 @@ def _known(value: Any, keys: set[str], where: str, file: str) -> Mapping[str, An
 
 
 def _number(value: Any, where: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise PolicyError(f"expected a finite number, got {value!r}", where=where)
     if not low <= value <= high:
         raise PolicyError(f"expected a number in [{low:g}, {high:g}], got {value:g}", where=where)
@@ -224,7 +224,7 @@ def parse_policy(value: Any, methods: Mapping[str, Method], file: str = "policy.
         PolicyError: naming file and key, if anything is missing, unknown, out of range or contradictory.
     """
     raw = _known(value, _POLICY_KEYS, "", file)
-    if raw.get("version") != 1:
+    if type(raw.get("version")) is not int or raw["version"] != 1:
         raise PolicyError(f"expected version 1, got {raw.get('version')!r}", where=f"{file} version")
     rules: Sequence[Any] | Any = raw.get("rules")
     if not isinstance(rules, list) or not rules:

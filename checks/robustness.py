@@ -16,9 +16,12 @@ from checks.accuracy import measure_change, measure_share
 from checks.errors import EvidenceError
 from checks.evidence import Attacks, Evidence
 from checks.measurement import OVERALL, Measurement, Method, Slice
-from checks.outcomes import one_per_unit
+from checks.outcomes import ATTACK, one_per_unit
 
-__all__ = ["BUDGET_SLACK", "RobustnessCheck"]
+__all__ = ["BUDGET_SLACK", "CLEAN", "RobustnessCheck"]
+
+CLEAN = "clean"
+"""The attack of the pool that changes nothing."""
 
 BUDGET_SLACK = 1e-6
 """Rounding allowed on top of epsilon, as a share of the pixel range."""
@@ -33,10 +36,18 @@ def _adequacy(attacks: Attacks) -> list[Measurement]:
     outside = (attacks.perturbation > attacks.epsilon + BUDGET_SLACK) | ~attacks.in_range
     if not np.isfinite(attacks.perturbation).all():
         raise EvidenceError("expected finite perturbations, got NaN or infinity", where="attacks.npz")
+    # Each attack by itself: noise alone would use the budget on behalf of an attack that does nothing.
+    used = {
+        name: float(attacks.perturbation[position].max()) / attacks.epsilon
+        for position, name in enumerate(attacks.names)
+        if name != CLEAN
+    }
+    if not used:
+        raise EvidenceError("expected attacks besides the clean images, got none", where="attacks.npz")
     baseline_agreement, candidate_agreement = attacks.twin_agreement
     return [
         _exact("attack_budget_violations", int(outside.sum()), count, "count"),
-        _exact("attack_budget_used", float(attacks.perturbation.max()) / attacks.epsilon, count, "ratio"),
+        _exact("attack_budget_used", min(used.values()), count, "ratio"),
         _exact("twin_disagreement", 1 - min(baseline_agreement, candidate_agreement), count, "proportion"),
     ]
 
@@ -89,7 +100,7 @@ class RobustnessCheck:
             measure_share("candidate_robust_accuracy", OVERALL, candidate_robust),
         ]
         for position, name in enumerate(attacks.names):
-            where = Slice("attack", name)
+            where = Slice(ATTACK, name)
             measurements += [
                 measure_share("baseline_attack_accuracy", where, baseline[position]),
                 measure_share("candidate_attack_accuracy", where, candidate[position]),

@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks.canonical import read_json
+from checks.canonical import read_json, sha256_file
 from checks.errors import InputError, LeanGateError
 from pipeline.layout import Layout
 from pipeline.params import load_params
@@ -21,6 +21,8 @@ from pipeline.report import render_table
 from pipeline.stages import FAILURE_FILE
 
 __all__ = ["describe_outcome", "reproduce"]
+
+_AFTER_SELECT = ("enforce", "bundle", "register")
 
 
 @contextmanager
@@ -50,8 +52,8 @@ def _check_folder(root: Path) -> None:
             )
 
 
-def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> int:
-    """Run `dvc repro` and return the exit code of the stage that failed, or 0."""
+def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> tuple[int, str]:
+    """Run `dvc repro`; return the exit code of the stage that failed, or 0, and that stage's name."""
     command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), *targets]
     with tempfile.TemporaryDirectory() as folder:
         failure = Path(folder) / "failure.json"
@@ -60,10 +62,22 @@ def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> int:
         environment = os.environ | {"PATH": path, FAILURE_FILE: str(failure), "DVC_NO_ANALYTICS": "1"}
         code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
         if code == 0:
-            return 0
+            return 0, ""
         if failure.exists():
-            return int(read_json(failure)["exit_code"])
-    return LeanGateError.exit_code
+            report = read_json(failure)
+            return int(report["exit_code"]), str(report["stage"])
+    return LeanGateError.exit_code, ""
+
+
+def _registration_of_this_bundle(layout: Layout) -> Mapping[str, str] | None:
+    """The registration, unless it is an older one: that file outlives its bundle."""
+    manifest = layout.bundle / "bundle.json"
+    if not (layout.verdict.exists() and layout.registration.exists() and manifest.exists()):
+        return None
+    registration, verdict = read_json(layout.registration), read_json(layout.verdict)
+    same_bundle = registration["bundle_sha256"] == sha256_file(manifest)
+    same_file = registration["onnx_sha256"] == verdict["onnx_sha256"]
+    return registration if same_bundle and same_file else None
 
 
 def describe_outcome(root: Path) -> str:
@@ -74,8 +88,8 @@ def describe_outcome(root: Path) -> str:
     """
     layout = Layout(root)
     lines = [render_table(layout), "", f"report    {layout.report / 'report.html'}"]
-    if layout.verdict.exists() and layout.registration.exists() and layout.bundle.exists():
-        registration = read_json(layout.registration)
+    registration = _registration_of_this_bundle(layout)
+    if registration is not None:
         lines += [
             f"card      {layout.bundle / 'MODEL_CARD.md'}",
             "registry  models:/{model}@{alias} (version {version})".format(**registration),
@@ -104,9 +118,8 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     load_params(layout.params)
     load_policy(layout.policy)
     with _only_one_run(root):
-        code = _run_dvc(root, targets, force=force)
-    if code == 2:
-        return code
-    if layout.selection.exists():
+        code, failed = _run_dvc(root, targets, force=force)
+    # A stage that failed before `enforce` leaves the selection of an earlier run behind.
+    if layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
         print(describe_outcome(root))
     return code

@@ -69,10 +69,15 @@ def run(layout: Layout, params: Params) -> None:
     chosen = selection["chosen"]
     slot = chosen["slot"]
     decision = read_json(layout.decision(slot))
+    if decision.get("open") is not True or not decision.get("subject"):
+        raise EvidenceError(
+            f"expected the open decision that was selected, got {decision.get('outcome')!r}",
+            where=str(layout.decision(slot)),
+            hint="run `dvc repro`: the decision was made again after the selection",
+        )
     onnx_sha256 = sha256_file(layout.shortlist / slot / "model.onnx")
     policy_sha256 = load_policy(layout.policy).sha256
     for what, want, came in (
-        ("an open decision", True, decision["open"]),
         ("the candidate that was selected", chosen["candidate"], decision["candidate"]),
         ("a decision on this ONNX file", onnx_sha256, decision["subject"]["candidate_sha256"]),
         ("a decision under this policy", policy_sha256, decision["policy"]["sha256"]),

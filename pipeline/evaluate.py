@@ -44,6 +44,7 @@ def _write_examples(folder: Path, split: Split, dataset: Dataset) -> None:
         "schema": "leangate/examples/1",
         "data_sha256": dataset.sha256,
         "classes": list(dataset.classes),
+        "levels": {name: sorted(set(dataset.columns[name].tolist())) for name in dataset.slices},
     }
     columns = {f"slice:{name}": levels for name, levels in split.columns.items()}
     write_table(

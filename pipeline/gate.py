@@ -51,6 +51,11 @@ def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple
         raise
     except LeanGateError as error:
         return decide_unreadable(file.policy, error, finalists=finalists), None
+    except Exception as error:  # evidence can be wrong in ways nobody thought of; it still gets a decision
+        broken = EvidenceError(
+            f"expected evidence, got {type(error).__name__}: {error}", where=str(layout.evidence(slot))
+        )
+        return decide_unreadable(file.policy, broken, finalists=finalists), None
 
 
 def run(layout: Layout, params: Params, *, slot: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 MAX_YAML_BYTES = 1024 * 1024
+_MAX_DEPTH = 20
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -74,6 +75,13 @@ class Prepare(Section):
     max_examples: int = Field(default=1_000_000, ge=1)
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="of one image, checked before decoding")
 
+    @model_validator(mode="after")
+    def _input_holds_source(self) -> Self:
+        file = Path(self.source.rsplit(":", 1)[0] if ".py:" in self.source else self.source)
+        if not file.is_relative_to(self.input):
+            raise ValueError(f"expected input to be or to hold the source's file {file}, got {self.input}")
+        return self
+
 
 class Validate(Section):
     """validate: what the data must satisfy."""
@@ -101,6 +109,10 @@ class Model(Section):
         file = Path(self.factory.rsplit(":", 1)[0])
         if not file.is_relative_to(self.code):
             raise ValueError(f"expected code to be or to hold the factory's file {file}, got {self.code}")
+        if self.weights is not None and not Path(self.weights).is_relative_to(self.code):
+            raise ValueError(
+                f"expected code to be the folder that holds weights {self.weights}, got {self.code}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -275,17 +287,19 @@ def load_yaml(path: Path, error_type: type[InputError]) -> Any:
             where=str(path),
             hint="run the command in the folder that holds dvc.yaml",
         ) from error
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())
         raise error_type(f"expected YAML, got: {text}", where=str(path)) from error
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: Any, depth: int = 0) -> Any:
     """YAML has lists where sections hold immutable tuples; strict mode would refuse them."""
+    if depth > _MAX_DEPTH:  # an alias within its own anchor never ends
+        raise ParamsError(f"expected at most {_MAX_DEPTH} levels, got more", where="params.yaml")
     if isinstance(value, list):
-        return tuple(_tuples(entry) for entry in value)
+        return tuple(_tuples(entry, depth + 1) for entry in value)
     if isinstance(value, dict):
-        return {key: _tuples(entry) for key, entry in value.items()}
+        return {key: _tuples(entry, depth + 1) for key, entry in value.items()}
     return value
 
 

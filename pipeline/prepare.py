@@ -60,6 +60,12 @@ def _units(examples: SourceExamples) -> list[str]:
 
 
 def _splits(examples: SourceExamples, units: list[str], params: Prepare, seed: int) -> list[str]:
+    if params.splits is not None and examples.splits is not None:
+        raise DataError(
+            "expected null, got shares, but the source names splits of its own",
+            where="params.yaml prepare.splits",
+            hint="null keeps the source's splits; remove them from the source to split anew",
+        )
     if params.splits is not None:
         return split_units(units, list(examples.labels), params.splits.model_dump(), seed)
     if examples.splits is None:

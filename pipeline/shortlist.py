@@ -39,9 +39,14 @@ def _rank(
     baseline: Mapping[str, Any], records: Sequence[Mapping[str, Any]], slots: Sequence[str], max_drop: float
 ) -> list[dict[str, Any]]:
     least = baseline["validation_accuracy"] - max_drop
-    eligible = [record for record in records if record["validation_accuracy"] >= least]
+    seen: set[str] = {baseline["sha256"]}
+    eligible = []
+    for record in records:
+        # A file that is the baseline's, or another candidate's, would be judged for nothing and cost alpha.
+        if record["validation_accuracy"] >= least and record["sha256"] not in seen:
+            eligible.append(record)
+            seen.add(record["sha256"])
     front = [record for record in eligible if not any(_beats(other, record) for other in eligible)]
-    # Equal files, such as a dense variant at fp32 and the baseline's twin, count once: the first by name.
     ordered = sorted(front, key=lambda record: (record["bytes"], record["macs"], record["name"]))
     slot_of = {record["name"]: slot for record, slot in zip(ordered, slots, strict=False)}
     rows = []
@@ -54,6 +59,8 @@ def _rank(
             reason = "on the front, but every slot was filled by a smaller candidate"
         elif record["validation_accuracy"] < least:
             reason = f"validation accuracy below {least:.4f}"
+        elif not any(record is member for member in eligible):
+            reason = "the same file as the baseline or another candidate"
         else:
             reason = "another candidate is as good everywhere and better somewhere"
         figures = {key: record[key] for key in _FIGURES}

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,16 +65,21 @@ def _settle_environment() -> None:
     )
 
 
-def report_error(error: LeanGateError) -> int:
+def _note_failure(path: Path, value: Mapping[str, int | str]) -> None:
+    try:
+        path.write_text(dumps(value), encoding="utf-8")
+    except OSError as error:
+        print(f"  note: {path} could not be written: {error}", file=sys.stderr)
+
+
+def report_error(error: LeanGateError, stage: str = "") -> int:
     """Print what happened and what to do, note the exit code for `leangate run`, and return it."""
     print(f"error: {error}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {error.hint}", file=sys.stderr)
     failure = os.environ.get(FAILURE_FILE)
     if failure:
-        Path(failure).write_text(
-            dumps({"exit_code": error.exit_code, "message": str(error)}), encoding="utf-8"
-        )
+        _note_failure(Path(failure), {"exit_code": error.exit_code, "message": str(error), "stage": stage})
     return error.exit_code
 
 
@@ -82,6 +88,16 @@ def _as_storage_error(error: OSError) -> LeanGateError:
         f"expected files to be read and written, got {error.strerror or error}",
         where=str(error.filename or ""),
         hint="free disk space or fix permissions, then run again",
+    )
+
+
+def _as_fault(error: Exception, stage: str) -> LeanGateError:
+    if os.environ.get("LEANGATE_DEBUG"):
+        traceback.print_exception(error)
+    return LeanGateError(
+        f"expected the stage to end in a result or a named error, got {type(error).__name__}: {error}",
+        where=f"stage {stage}",
+        hint="this is a fault of LeanGate; LEANGATE_DEBUG=1 shows where it lies",
     )
 
 
@@ -112,11 +128,15 @@ def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
         module = importlib.import_module(f"pipeline.{name}")
         module.run(layout, params, **matrix)
     except LeanGateError as error:
-        return report_error(error)
+        return report_error(error, name)
     except OSError as error:
-        return report_error(_as_storage_error(error))
+        return report_error(_as_storage_error(error), name)
     except MemoryError:
-        return report_error(LeanGateError("expected enough memory, got none left", where=f"stage {name}"))
+        return report_error(
+            LeanGateError("expected enough memory, got none left", where=f"stage {name}"), name
+        )
+    except Exception as error:  # whatever it is, it ends as "could not judge", never as "blocked"
+        return report_error(_as_fault(error, name), name)
     return 0
 
 

@@ -39,7 +39,7 @@ def load_function(spec: str, root: Path, *, where: str, error_type: type[InputEr
     sys.modules[module_name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_type(
             f"expected {file} to load, got {type(error).__name__}: {error}", where=where
         ) from error
@@ -59,7 +59,7 @@ def call_function(
     """
     try:
         return function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_type(
             f"expected the function to return, got {type(error).__name__}: {error}",
             where=where,

@@ -159,7 +159,8 @@ def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, st
     data = {"data_sha256": subject["data_sha256"]}
     pair = {name: subject[name] for name in ("baseline_sha256", "candidate_sha256")}
     code = {"code_sha256": subject["code_sha256"]}
-    header = {"schema": "leangate/examples/1", "classes": list(names.classes)} | data
+    levels = {name: sorted(set(rows[name])) for name in LEVELS}
+    header = {"schema": "leangate/examples/1", "classes": list(names.classes), "levels": levels} | data
     write_table(evidence / "examples.npz", header, {"ids": ids, "units": ids, "labels": labels} | columns)
     for model in ("baseline", "candidate"):
         scores = np.eye(len(names.classes), dtype=np.float32)[labels]

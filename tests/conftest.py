@@ -110,7 +110,14 @@ def build_evidence(
         }
     return Evidence(
         subject=Subject("a" * 64, "b" * 64, "c" * 64, "d" * 64),
-        examples=Examples(ids, ids if units is None else units, labels, classes, {"light": light}),
+        examples=Examples(
+            ids,
+            ids if units is None else units,
+            labels,
+            classes,
+            {"light": light},
+            {"light": ("bright", "dim", "even")},
+        ),
         baseline=Scores(ids, _scores(labels, baseline, 4)),
         candidate=Scores(ids, _scores(labels, candidate, 4)),
         attacks=Attacks(

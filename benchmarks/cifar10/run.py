@@ -38,7 +38,10 @@ def main() -> int:
         copy_repository(folder)
         for name in ("params.yaml", "policy.yaml"):
             shutil.copy(HERE / name, folder / name)
-        shutil.copy(Path(data) / "cifar10" / "resnet20-tuned.safetensors", folder / "baseline.safetensors")
+        shutil.copy(
+            Path(data) / "cifar10" / "resnet20-tuned.safetensors",
+            folder / "benchmarks" / "cifar10" / "baseline.safetensors",
+        )
         usage = run(["-m", "leangate", "run"], folder, LEANGATE_BENCH_DATA=str(Path(data).resolve()))
         print(usage.output)
         print(

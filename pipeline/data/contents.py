@@ -9,6 +9,7 @@ where a file cannot be read.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,7 @@ def read_contents(folder: Path) -> Contents:
     try:
         ids, pixels = _read_examples(folder / EXAMPLES)
         came = f"{count_of(len(ids), 'id')}, pixels {pixels.dtype} {pixels.shape}"
-    except (*unreadable_errors, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (*unreadable_errors, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error) as error:
         came = _reason(error)
     record(
         "examples-readable", EXAMPLES, "a readable .npz file without objects", came, passed=ids is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def _read_pixels(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
             raise DataError(f"expected at most {MAX_EXAMPLES_BYTES} bytes, got {size}", where=str(path))
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["pixels"], [str(value) for value in arrays["ids"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"expected examples, got {type(error).__name__}: {error}",
             where=str(path),

@@ -129,10 +129,15 @@ def _parquet_table(path: Path, max_examples: int, where: str) -> pa.Table:
         raise DataError(
             f"expected a Parquet file, got {' '.join(str(error).split())}", where=where
         ) from error
+    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if repeated:
+        raise DataError(f"expected each column once, got {repeated} more than once", where=where)
     missing = [name for name in IMAGE_COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(f"expected columns {list(IMAGE_COLUMNS)}, got none named {missing}", where=where)
     for name in table.column_names:
+        if pa.types.is_floating(table.schema.field(name).type):
+            raise DataError(f"expected text or whole numbers in column {name!r}, got floats", where=where)
         if table.column(name).null_count:
             raise DataError(
                 f"expected no nulls in column {name!r}, got {table.column(name).null_count}", where=where

@@ -100,8 +100,8 @@ def load_weights(network: nn.Module, path: Path, where: str) -> None:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state of `network` as safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file(
-        {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, path
-    )
+    # As bytes and not as a file: then a full disk is an OSError like everywhere else.
+    state = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+    path.write_bytes(save(state))

@@ -91,7 +91,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(project, repository):
     """A limit on file sizes fails writes as a full disk does, in the middle of a file."""
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
     done = subprocess.run(
-        [sys.executable, "-c", limited + "sys.argv = ['p', 'prepare']; runpy.run_module('pipeline', run_name='__main__')"],
+        [
+            sys.executable,
+            "-c",
+            limited + "sys.argv = ['p', 'prepare']; runpy.run_module('pipeline', run_name='__main__')",
+        ],
         cwd=project,
         env={"PYTHONPATH": str(repository), "PATH": ""},
         capture_output=True,

@@ -259,13 +259,66 @@ def test_fail_is_claimed_family_wise():
     harmed, worse, fine = _counted("a", 12, 1, 100), _counted("b", 9, 0, 60), _counted("c", 0, 0, 100)
 
     def fails(*rows):
-        findings = judge(rows, policy, finalists=1, known_slices={"s"}, broken={})
+        levels = {"s": [row.slice.level for row in rows]}
+        findings = judge(rows, policy, finalists=1, levels=levels, broken={})
         return [f.measurement.slice.level for f in findings if f.verdict is Verdict.FAIL]
 
     assert fails(harmed) == ["a"]
     assert fails(harmed, fine) == []
     assert fails(harmed, worse) == ["a", "b"]
     assert fails(harmed, worse, fine) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "missing"),
+    [
+        (_bounded("accuracy_change", margin=0.05, slices=["light"]), "light=dusk"),
+        (_bounded("accuracy_change", margin=0.05, slices=["overall", "light=dusk"]), "light=dusk"),
+        (_bounded("robust_accuracy_change", margin=0.1, slices=["overall", "light=dim"]), "light=dim"),
+        (_bounded("accuracy_change_gap", max=0.1, slices=["label", "light"]), "light=dusk"),
+    ],
+)
+def test_a_level_without_examples_is_an_error_not_a_pass(evidence, vary, rule, missing):
+    good = evidence(9000)
+    levels = {"light": ("bright", "dim", "dusk", "even")}
+    decision = _decide(vary(good, examples=vary(good.examples, levels=levels)), rule)
+    assert decision.outcome is Outcome.ERROR
+    assert missing in decision.findings[-1].message
+
+
+def test_an_attack_that_does_nothing_is_noticed_behind_one_that_does(evidence, vary):
+    good = evidence()
+    attacks = good.attacks
+    lazy = vary(
+        attacks,
+        names=("clean", "noise", "pgd"),
+        baseline_correct=attacks.baseline_correct[[0, 1, 0]],
+        candidate_correct=attacks.candidate_correct[[0, 1, 0]],
+        perturbation=attacks.perturbation[[0, 1, 0]],
+        in_range=attacks.in_range[[0, 1, 0]],
+    )
+    rule = _assert("attack_budget_used", min=0.9)
+    assert _decide(good, rule).outcome is Outcome.PASSED
+    assert _decide(vary(good, attacks=lazy), rule).outcome is Outcome.BLOCKED
+
+
+def test_a_baseline_without_answers_is_no_baseline(evidence, vary):
+    good = evidence()
+    blank = Scores(good.baseline.ids, np.full_like(good.baseline.scores, np.nan))
+    decision = _decide(vary(good, baseline=blank), OVERALL)
+    assert decision.outcome is Outcome.ERROR
+
+
+def test_one_file_is_never_told_that_it_is_slower_than_itself(evidence, vary):
+    slow = evidence(ratio=1.5)
+    assert _decide(slow, FAST).findings[0].verdict is Verdict.FAIL
+    same = vary(slow, subject=vary(slow.subject, candidate_sha256=slow.subject.baseline_sha256))
+    assert _decide(same, FAST).findings[0].verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_lead_no_larger_than_the_hosts_own_bias_is_no_proof(evidence):
+    assert _decide(evidence(ratio=0.98, control=1.04), FAST).findings[0].verdict is not Verdict.PASS
+    assert _decide(evidence(ratio=0.98, control=1.0), FAST).findings[0].verdict is Verdict.PASS
 
 
 def test_a_decision_is_json(evidence):

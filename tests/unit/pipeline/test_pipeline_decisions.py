@@ -73,6 +73,22 @@ def test_a_candidate_that_lost_too_much_is_no_finalist(project):
     assert "below 0.97" in result_reason
 
 
+def test_a_copy_of_another_file_fills_no_slot(project):
+    layout = Layout(project)
+    _record(layout.baseline, "baseline", 1000, 900, 0.99, 0.30)
+    for name, figures in CANDIDATES.items():
+        _record(layout.candidate(name), name, *figures)
+    twin, other = layout.candidate("half-int8"), layout.candidate("third-int8")
+    (twin / "model.onnx").write_bytes((other / "model.onnx").read_bytes())
+    record = json.loads((twin / "model.json").read_text())
+    record.update(sha256=sha256_file(other / "model.onnx"), bytes=100, macs=300, validation_loss=0.38)
+    write_json(twin / "model.json", record)
+    shortlist.run(layout, load_params(project / "params.yaml"))
+    slots = json.loads((layout.shortlist / "shortlist.json").read_text())["slots"]
+    assert list(slots.values()).count("half-int8") == 1
+    assert "third-int8" not in slots.values()
+
+
 def test_slots_nobody_deserves_stay_empty(project):
     lost = {name: (*figures[:2], 0.5, 2.0) for name, figures in CANDIDATES.items()}
     result, layout = _shortlist(project, **lost)
