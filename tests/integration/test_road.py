@@ -219,9 +219,13 @@ def test_a_killed_run_recovers_and_leaves_no_orphan(road: Path, victim: str):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    stage = _wait_for_stage(dvc.pid)
-    os.kill(stage if victim == "stage" else dvc.pid, signal.SIGKILL)
-    dvc.wait(timeout=60)
+    try:
+        stage = _wait_for_stage(dvc.pid)
+        os.kill(stage if victim == "stage" else dvc.pid, signal.SIGKILL)
+        dvc.wait(timeout=60)
+    finally:
+        dvc.kill()
+        dvc.wait()
     deadline = time.monotonic() + 20
     while _alive(stage) and time.monotonic() < deadline:
         time.sleep(0.1)

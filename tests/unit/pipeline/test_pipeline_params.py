@@ -93,7 +93,7 @@ def test_dvc_yaml_names_the_stages_and_only_typed_params(repository):
         matrix = stage.get("matrix", {})
         assert tuple(matrix) == STAGES[name]
         flags = " ".join(f"--{key} ${{item.{key}}}" for key in matrix)
-        assert stage["cmd"] == f"python -m pipeline {name} {flags}".strip()
+        assert stage["cmd"] == f"exec python -m pipeline {name} {flags}".strip()
         for entry in stage.get("params", []):
             assert entry.split(".${")[0] in known, entry
         code = f"pipeline/{name}.py"
