@@ -104,6 +104,12 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("road")
     _copy_repository(folder)
     done = _leangate(folder, "run")
+    for _ in range(2):
+        # Other tests may keep this host too busy to time anything, which LeanGate rightly does not pass.
+        if done.returncode != 3 or "two copies of one file" not in done.stdout + done.stderr:
+            break
+        _repro(folder, "--force", "--single-item", "time@first", "time@second")
+        done = _leangate(folder, "run")
     (folder / "first.out").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
