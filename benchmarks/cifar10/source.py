@@ -15,7 +15,7 @@ CALIBRATION, VALIDATION = 512, 5000
 
 
 def cifar10() -> SourceExamples:
-    """Return the 60,000 images; calibration and validation are taken from the end of the training images."""
+    """Return the 60,000 images; calibration and validation are drawn from the training images."""
     import pyarrow.parquet as pq
     from PIL import Image
 
@@ -48,5 +48,9 @@ def cifar10() -> SourceExamples:
 
 
 def _training_splits(rows: int) -> list[str]:
-    train = rows - CALIBRATION - VALIDATION
-    return ["train"] * train + ["calibration"] * CALIBRATION + ["validation"] * VALIDATION
+    # Drawn, not cut off: the file is sorted by class.
+    order = np.random.default_rng(0).permutation(rows)
+    splits = np.full(rows, "train", dtype=object)
+    splits[order[:CALIBRATION]] = "calibration"
+    splits[order[CALIBRATION : CALIBRATION + VALIDATION]] = "validation"
+    return [str(split) for split in splits]
