@@ -187,8 +187,10 @@ def _prune_by_ratio(
     for group in pruner.step(interactive=True):
         mask.remove(pruner.DG, group)
         group.prune()
-    for parameter in pruned.parameters():
+    trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    for name, parameter in pruned.named_parameters():
         parameter.grad = None
+        parameter.requires_grad_(trainable[name])
     return pruned, mask
 
 
@@ -214,10 +216,16 @@ def _verify(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> No
 
 
 def _gradients(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    # Frozen layers take part in pruning as others do, so their channels need a gradient to be ranked by.
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     module.zero_grad()
     batches = zip(torch.split(images, 128), torch.split(labels, 128), strict=True)
     for batch, target in batches:
         functional.cross_entropy(module(batch), target, reduction="sum").backward()  # type: ignore[no-untyped-call]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 def _search(

@@ -104,6 +104,18 @@ def test_pruning_meets_its_target_and_changes_nothing_else(build, criterion):
         assert torch.equal(module(images), want)
 
 
+def test_frozen_layers_are_pruned_and_stay_frozen():
+    torch.manual_seed(0)
+    module = _randomised(Residual())
+    module.block[0].weight.requires_grad_(False)
+    images, labels = _batch()
+    result = prune_channels(module, ChannelPruning(2.0, "taylor"), images, labels)
+    assert result.macs_after <= result.macs_before / 2
+    assert [parameter.requires_grad for parameter in result.module.parameters()] == [
+        parameter.requires_grad for parameter in module.parameters()
+    ]
+
+
 def test_pruning_repeats():
     torch.manual_seed(0)
     module = _randomised(Residual())
