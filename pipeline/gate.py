@@ -11,7 +11,7 @@ from typing import Any
 
 from checks.canonical import read_json, sha256_file
 from checks.decision import Decision, absent, decide, decide_unreadable
-from checks.errors import EvidenceError, InputError, LeanGateError
+from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
 from checks.evidence import Evidence, Subject, read_evidence
 from pipeline.data.dataset import data_digest
 from pipeline.files import write_json
@@ -67,7 +67,9 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
     file = load_policy(layout.policy)
     slots = _finalists(layout)
     if slot not in slots:
-        raise EvidenceError(f"expected slot {slot!r} among {sorted(slots)}", where="shortlist.json")
+        raise ParamsError(
+            f"expected one of the slots {sorted(slots)}, got {slot!r}", where="params.yaml shortlist.slots"
+        )
     finalists = max(1, sum(name is not None for name in slots.values()))
     head: dict[str, Any] = {
         "slot": slot,

@@ -317,7 +317,7 @@ def load_params(path: Path) -> Params:
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: {entry['msg']}"
-            + ("" if entry["type"] == "missing" else f", got {str(entry['input'])[:80]}")
+            + (f", got {entry['input']!r}" if isinstance(entry["input"], str | int | float) else "")
             for entry in error.errors(include_url=False, include_context=False)
         ]
         raise ParamsError("; ".join(lines), where=str(path), hint="correct the named keys") from error
