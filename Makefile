@@ -24,7 +24,9 @@ repro: $(STAMP) ## take the bundled digits from raw data to a registered, proven
 	@$(BIN)/leangate run
 
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 -m 'not integration'
+	@# One at a time: integration tests time models, and would only slow each other down.
+	$(BIN)/python -m pytest -m integration
 
 test-fast: $(STAMP) ## all tests but the integration tests
 	$(BIN)/python -m pytest -n 2 -m 'not integration'
