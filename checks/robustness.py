@@ -18,10 +18,13 @@ from checks.evidence import Attacks, Evidence
 from checks.measurement import OVERALL, Measurement, Method, Slice
 from checks.outcomes import ATTACK, one_per_unit
 
-__all__ = ["BUDGET_SLACK", "CLEAN", "RobustnessCheck"]
+__all__ = ["BUDGET_SLACK", "CLEAN", "NOISE", "RobustnessCheck"]
 
 CLEAN = "clean"
 """The attack of the pool that changes nothing."""
+
+NOISE = "noise"
+"""The control of the pool that does not look at the models."""
 
 BUDGET_SLACK = 1e-6
 """Rounding allowed on top of epsilon, as a share of the pixel range."""
@@ -36,18 +39,19 @@ def _adequacy(attacks: Attacks) -> list[Measurement]:
     outside = (attacks.perturbation > attacks.epsilon + BUDGET_SLACK) | ~attacks.in_range
     if not np.isfinite(attacks.perturbation).all():
         raise EvidenceError("expected finite perturbations, got NaN or infinity", where="attacks.npz")
-    # Each attack by itself: noise alone would use the budget on behalf of an attack that does nothing.
+    # Noise uses the budget by itself, on behalf of attacks that do nothing. Of those, one may well have found
+    # nothing and left every image as it was; all of them together may not.
     used = {
         name: float(attacks.perturbation[position].max()) / attacks.epsilon
         for position, name in enumerate(attacks.names)
-        if name != CLEAN
+        if name not in (CLEAN, NOISE)
     }
     if not used:
-        raise EvidenceError("expected attacks besides the clean images, got none", where="attacks.npz")
+        raise EvidenceError("expected attacks besides clean images and noise, got none", where="attacks.npz")
     baseline_agreement, candidate_agreement = attacks.twin_agreement
     return [
         _exact("attack_budget_violations", int(outside.sum()), count, "count"),
-        _exact("attack_budget_used", min(used.values()), count, "ratio"),
+        _exact("attack_budget_used", max(used.values()), count, "ratio"),
         _exact("twin_disagreement", 1 - min(baseline_agreement, candidate_agreement), count, "proportion"),
     ]
 

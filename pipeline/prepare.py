@@ -93,7 +93,7 @@ def _slice_columns(
     for name in names:
         if name in examples.columns:
             columns[name] = _column(examples.columns[name], len(examples.ids), name)
-            origins[name] = {"from": "source"}
+            origins[name] = {"from": "source", "levels": sorted(set(columns[name]))}
         elif name in measured:
             if not outside_test.any():
                 raise DataError(
