@@ -42,11 +42,11 @@ _LIBRARIES = (
 def _sources(layout: Layout, slot: str) -> dict[str, Path]:
     """Path in the bundle to the file it is a copy of."""
     named = {
-        "model.onnx": layout.shortlist / slot / "model.onnx",
+        "model.onnx": layout.finalist(slot) / "model.onnx",
         "decision.json": layout.decision(slot),
         "policy.yaml": layout.policy,
         "data-findings.json": layout.validation / "findings.json",
-        "records/model.json": layout.shortlist / slot / "model.json",
+        "records/model.json": layout.finalist(slot) / "model.json",
         "records/baseline.json": layout.baseline / "model.json",
         "records/data.json": layout.data / "data.json",
         "records/selection.json": layout.selection,

@@ -75,7 +75,7 @@ def run(layout: Layout, params: Params) -> None:
             where=str(layout.decision(slot)),
             hint="run `dvc repro`: the decision was made again after the selection",
         )
-    onnx_sha256 = sha256_file(layout.shortlist / slot / "model.onnx")
+    onnx_sha256 = sha256_file(layout.finalist(slot) / "model.onnx")
     policy_sha256 = load_policy(layout.policy).sha256
     for what, want, came in (
         ("the candidate that was selected", chosen["candidate"], decision["candidate"]),

@@ -36,7 +36,7 @@ def _read(layout: Layout, slot: str) -> Evidence:
     """Read the evidence on the very files that lie here now; anything else is refused."""
     subject = Subject(
         baseline_sha256=sha256_file(layout.baseline / "model.onnx"),
-        candidate_sha256=sha256_file(layout.shortlist / slot / "model.onnx"),
+        candidate_sha256=sha256_file(layout.finalist(slot) / "model.onnx"),
         data_sha256=data_digest(layout.data),
         code_sha256=code_sha256(),
     )

@@ -55,8 +55,12 @@ class Layout:
 
     @property
     def shortlist(self) -> Path:
-        """shortlist: `shortlist.json`, and per filled slot `<slot>/model.onnx`, `<slot>/model.json`."""
+        """shortlist: `shortlist.json`, and a folder a slot."""
         return self.artifacts / "shortlist"
+
+    def finalist(self, slot: str) -> Path:
+        """shortlist: `finalist.json`, and `model.onnx`, `model.json` if the slot is filled."""
+        return self.shortlist / slot
 
     def evidence(self, slot: str) -> Path:
         """evaluate: all evidence but the timing."""

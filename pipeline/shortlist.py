@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from checks.errors import ModelError
@@ -70,6 +71,18 @@ def _rank(
     return rows
 
 
+def _fill(folder: Path, layout: Layout, row: Mapping[str, Any] | None, baseline: Mapping[str, Any]) -> None:
+    """Write one slot's folder: what `evaluate` and `time` depend on, so that losers do not run them again."""
+    folder.mkdir()
+    name = row["name"] if row else None
+    entry = {"schema": "leangate/finalist/1", "slot": folder.name, "candidate": name}
+    if row:
+        entry |= {"sha256": row["sha256"], "baseline_sha256": baseline["sha256"]}
+        for file in ("model.onnx", "model.json"):
+            shutil.copyfile(layout.candidate(row["name"]) / file, folder / file)
+    write_json(folder / "finalist.json", entry)
+
+
 def run(layout: Layout, params: Params) -> None:
     """Write `shortlist.json` and copies of the finalists.
 
@@ -91,17 +104,15 @@ def run(layout: Layout, params: Params) -> None:
                 f"expected the candidate {name}, got {record['name']}", where=str(layout.candidate(name))
             )
     rows = _rank(baseline, records, params.shortlist.slots, params.shortlist.max_accuracy_drop)
-    by_slot = {row["slot"]: row["name"] for row in rows if row["slot"]}
+    by_slot = {row["slot"]: row for row in rows if row["slot"]}
     with output_dir(layout.shortlist) as folder:
-        for slot, name in by_slot.items():
-            (folder / slot).mkdir()
-            for file in ("model.onnx", "model.json"):
-                shutil.copyfile(layout.candidate(name) / file, folder / slot / file)
+        for slot in params.shortlist.slots:
+            _fill(folder / slot, layout, by_slot.get(slot), baseline)
         write_json(
             folder / "shortlist.json",
             {
                 "schema": "leangate/shortlist/1",
-                "slots": {slot: by_slot.get(slot) for slot in params.shortlist.slots},
+                "slots": {slot: by_slot[slot]["name"] if slot in by_slot else None for slot in params.shortlist.slots},
                 "baseline": {key: baseline[key] for key in _FIGURES},
                 "candidates": rows,
             },

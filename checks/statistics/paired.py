@@ -152,7 +152,7 @@ def exact_lower(
 ) -> float:
     """Return the one-sided lower bound of D that belongs to `p_noninferior`.
 
-    For display: it is where the exact p-value crosses alpha, found by bisection with about 20
+    For display: it is where the exact p-value crosses alpha, found by bisection with about ten
     p-values. Since the p-value is not strictly monotone, a few tables have further crossings
     nearby; a verdict rests on `p_noninferior` at its own margin.
 
@@ -180,13 +180,14 @@ def exact_lower(
     def rejected(theta: float) -> bool:
         return theta <= -1.0 or rejects(losses, gains, n, theta, share, alpha)
 
-    # At alpha = 1/2 the score limit is the estimate itself and would leave no width to double.
-    width = max(2 * (estimate - tango_bounds(losses, gains, n, alpha)[0]), 1 / n)
-    low = max(-1.0, estimate - width)
+    # The score limit lies close by; at alpha = 1/2 it is the estimate itself and leaves no width.
+    limit = tango_bounds(losses, gains, n, alpha)[0]
+    step = max((estimate - limit) / 32, tolerance)
+    low, high = limit, min(estimate, limit + step)
     while not rejected(low):
-        width *= 2
-        low = max(-1.0, estimate - width)
-    high = estimate
+        low, high, step = max(-1.0, low - step), low, 2 * step
+    while high < estimate and rejected(high):
+        low, high, step = high, min(estimate, high + step), 2 * step
     while high - low > tolerance:
         middle = (low + high) / 2
         if rejected(middle):

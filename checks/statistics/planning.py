@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, exp, log, log1p, sqrt
 
 from checks.statistics._special import normal_quantile, special
@@ -69,8 +70,11 @@ def n_min(margin: float, alpha: float, gamma: float | None = None) -> int:
     """
     check_margin(margin)
     check_alpha(alpha)
-    share = share_of(alpha, gamma)
+    return _n_min(margin, alpha, share_of(alpha, gamma))
 
+
+@lru_cache(maxsize=1024)
+def _n_min(margin: float, alpha: float, share: float) -> int:
     def passes(n: int) -> bool:
         return rejects(0, 0, n, -margin, share, alpha)
 

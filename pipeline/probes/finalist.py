@@ -55,15 +55,18 @@ class Finalist:
         return int(self.baseline_record["pixel_max"])
 
 
-def _read_shortlist(path: Path, slot: str) -> tuple[dict[str, Any], str | None]:
+def _read_entry(layout: Layout, slot: str) -> dict[str, Any]:
+    folder = layout.finalist(slot)
+    if not folder.is_dir():
+        known = sorted(path.parent.name for path in layout.shortlist.glob("*/finalist.json"))
+        raise InputError(f"expected a slot among {known}, got {slot!r}", where=str(layout.shortlist))
+    path = folder / "finalist.json"
     value = read_json(path)
-    if not isinstance(value, dict) or value.get("schema") != "leangate/shortlist/1":
-        raise EvidenceError("expected schema leangate/shortlist/1", where=str(path))
-    slots = value.get("slots")
-    if not isinstance(slots, dict) or slot not in slots:
-        known = sorted(slots) if isinstance(slots, dict) else []
-        raise InputError(f"expected a slot among {known}, got {slot!r}", where=str(path))
-    return value, slots[slot]
+    if not isinstance(value, dict) or value.get("schema") != "leangate/finalist/1":
+        raise EvidenceError("expected schema leangate/finalist/1", where=str(path))
+    if value.get("slot") != slot or "candidate" not in value:
+        raise EvidenceError(f"expected the finalist in slot {slot!r}, got {value}", where=str(path))
+    return value
 
 
 def _expect_digest(record: dict[str, Any], recorded: Any, folder: Path) -> None:
@@ -93,19 +96,18 @@ def read_finalist(layout: Layout, slot: str) -> Finalist | None:
     """
     from pipeline.models.record import read_record
 
-    path = layout.shortlist / "shortlist.json"
-    shortlist, name = _read_shortlist(path, slot)
+    entry, folder = _read_entry(layout, slot), layout.finalist(slot)
+    name = entry["candidate"]
     if name is None:
         return None
-    folder = layout.shortlist / slot
     baseline, candidate = read_record(layout.baseline), read_record(folder)
-    entries = [entry for entry in shortlist.get("candidates", ()) if entry.get("name") == name]
-    if len(entries) != 1 or candidate.get("name") != name:
+    if candidate.get("name") != name:
         raise EvidenceError(
-            f"expected one candidate {name!r} in slot {slot!r}, got {len(entries)}", where=str(path)
+            f"expected the candidate {name!r} in slot {slot!r}, got {candidate.get('name')!r}",
+            where=str(folder / "model.json"),
         )
-    _expect_digest(candidate, entries[0].get("sha256"), folder)
-    _expect_digest(baseline, shortlist.get("baseline", {}).get("sha256"), layout.baseline)
+    _expect_digest(candidate, entry.get("sha256"), folder)
+    _expect_digest(baseline, entry.get("baseline_sha256"), layout.baseline)
     for key in ("shape", "pixel_max", "classes"):
         if baseline[key] != candidate[key]:
             raise ModelError(

@@ -93,7 +93,7 @@ def gather_report(layout: Layout, selection: Mapping[str, Any]) -> Report:
     comparison = gather_comparison(layout, selection)
     data_path, findings_path = layout.data / "data.json", layout.validation / "findings.json"
     data = _data(data_path, findings_path)
-    models = [_model(layout.shortlist / decision.slot / "model.json") for decision in comparison.judged]
+    models = [_model(layout.finalist(decision.slot) / "model.json") for decision in comparison.judged]
     return Report(comparison, data, tuple(models), _digests(layout, comparison, selection))
 
 
@@ -334,7 +334,7 @@ def _digests(layout: Layout, comparison: Comparison, selection: Mapping[str, Any
         layout.validation / "findings.json",
     ]
     paths += [layout.decision(decision.slot) for decision in comparison.decisions]
-    paths += [layout.shortlist / decision.slot / "model.json" for decision in comparison.judged]
+    paths += [layout.finalist(decision.slot) / "model.json" for decision in comparison.judged]
     named = {path.relative_to(layout.root).as_posix(): sha256_file(path) for path in paths}
     named[layout.selection.relative_to(layout.root).as_posix()] = sha256_value(dict(selection))
     listed = [Digest("baseline, ONNX file", comparison.baseline_sha256)]

@@ -93,7 +93,7 @@ def test_slots_nobody_deserves_stay_empty(project):
     lost = {name: (*figures[:2], 0.5, 2.0) for name, figures in CANDIDATES.items()}
     result, layout = _shortlist(project, **lost)
     assert result["slots"] == {"first": None, "second": None}
-    assert not (layout.shortlist / "first").exists()
+    assert [path.name for path in layout.finalist("first").iterdir()] == ["finalist.json"]
 
 
 def test_a_candidate_changed_since_it_was_recorded_is_refused(project):

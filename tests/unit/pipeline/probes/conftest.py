@@ -200,7 +200,7 @@ class Project:
         self._put(self.baseline, "baseline", weight, bias, {"bytes": 1000, "macs": 128, "parameters": 130})
         if listed:
             sha256 = sha256_file(self.baseline / "model.onnx")
-            self.edit_shortlist(lambda shortlist: shortlist["baseline"].update(sha256=sha256))
+            self.edit_entry(baseline_sha256=sha256)
 
     def put_finalist(self, *, weight: Any = None, bias: Any = (9, -9), listed: bool = False) -> None:
         """Write the candidate, which says `high` where the mean pixel is above 9."""
@@ -210,22 +210,20 @@ class Project:
             self.list_finalist()
 
     def list_finalist(self) -> None:
-        """Let record and shortlist name the candidate's file as it is now."""
+        """Let record and slot name the candidate's file as it is now."""
         sha256 = sha256_file(self.finalist / "model.onnx")
         self.edit_record(self.finalist, sha256=sha256)
-        self.edit_shortlist(lambda shortlist: shortlist["candidates"][0].update(sha256=sha256))
+        self.edit_entry(sha256=sha256)
 
     def edit_record(self, folder: Path, **changes: Any) -> None:
         """Change keys of a `model.json`."""
         path = folder / "model.json"
         write_json(path, json.loads(path.read_text()) | changes)
 
-    def edit_shortlist(self, change: Callable[[Any], Any]) -> None:
-        """Change `shortlist.json`."""
-        path = self.layout.shortlist / "shortlist.json"
-        shortlist = json.loads(path.read_text())
-        change(shortlist)
-        write_json(path, shortlist)
+    def edit_entry(self, **changes: Any) -> None:
+        """Change keys of the finalist's `finalist.json`."""
+        path = self.finalist / "finalist.json"
+        write_json(path, json.loads(path.read_text()) | changes)
 
 
 def _write_data(folder: Path) -> None:
@@ -276,13 +274,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     _write_data(project.layout.data)
     project.put_baseline()
     project.put_finalist()
-    shortlist = {
-        "schema": "leangate/shortlist/1",
-        "slots": {"first": "lean", "second": None},
-        "baseline": {"sha256": sha256_file(project.baseline / "model.onnx")},
-        "candidates": [
-            {"name": "lean", "sha256": sha256_file(project.finalist / "model.onnx"), "slot": "first"}
-        ],
-    }
-    write_json(project.layout.shortlist / "shortlist.json", shortlist)
+    entry = {"schema": "leangate/finalist/1", "slot": "first", "candidate": "lean"}
+    entry["sha256"] = sha256_file(project.finalist / "model.onnx")
+    entry["baseline_sha256"] = sha256_file(project.baseline / "model.onnx")
+    write_json(project.finalist / "finalist.json", entry)
+    empty = project.layout.finalist("second")
+    empty.mkdir()
+    write_json(empty / "finalist.json", {"schema": "leangate/finalist/1", "slot": "second", "candidate": None})
     return project

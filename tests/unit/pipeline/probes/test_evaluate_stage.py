@@ -119,7 +119,7 @@ def test_an_empty_slot_leaves_only_word_of_it(project):
 
 
 def test_absence_replaces_evidence_of_the_past(evaluated):
-    evaluated.edit_shortlist(lambda shortlist: shortlist["slots"].update(first=None))
+    evaluated.edit_entry(candidate=None)
     evaluate.run(evaluated.layout, evaluated.params, slot="first")
     assert [path.name for path in evaluated.layout.evidence("first").iterdir()] == ["absent.json"]
 
@@ -166,19 +166,15 @@ def test_models_of_another_number_of_classes_are_refused(project):
 
 
 BROKEN = {
-    "no candidate of that name": lambda shortlist: shortlist.update(candidates=[]),
-    "two of them": lambda shortlist: shortlist.update(candidates=shortlist["candidates"] * 2),
-    "another schema": lambda shortlist: shortlist.update(schema="leangate/shortlist/2"),
-    "another name": lambda shortlist: (
-        shortlist["slots"].update(first="other"),
-        shortlist["candidates"][0].update(name="other"),
-    ),
+    "another schema": {"schema": "leangate/finalist/2"},
+    "another slot": {"slot": "second"},
+    "another name": {"candidate": "other"},
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_shortlist_that_contradicts_itself_is_refused(project, what):
-    project.edit_shortlist(BROKEN[what])
+def test_a_slot_that_contradicts_itself_is_refused(project, what):
+    project.edit_entry(**BROKEN[what])
     with pytest.raises(EvidenceError):
         evaluate.run(project.layout, project.params, slot="first")
 
