@@ -112,7 +112,7 @@ def run(layout: Layout, params: Params) -> None:
             folder / "shortlist.json",
             {
                 "schema": "leangate/shortlist/1",
-                "slots": {slot: by_slot[slot]["name"] if slot in by_slot else None for slot in params.shortlist.slots},
+                "slots": {slot: by_slot.get(slot, {}).get("name") for slot in params.shortlist.slots},
                 "baseline": {key: baseline[key] for key in _FIGURES},
                 "candidates": rows,
             },
