@@ -280,5 +280,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     write_json(project.finalist / "finalist.json", entry)
     empty = project.layout.finalist("second")
     empty.mkdir()
-    write_json(empty / "finalist.json", {"schema": "leangate/finalist/1", "slot": "second", "candidate": None})
+    write_json(
+        empty / "finalist.json", {"schema": "leangate/finalist/1", "slot": "second", "candidate": None}
+    )
     return project
