@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast check format ui clean
+.PHONY: help env repro test test-fast soundness check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: $(STAMP) ## all tests
 test-fast: $(STAMP) ## all tests but the integration tests
 	$(BIN)/python -m pytest -n 2 -m 'not integration'
 
+soundness: $(STAMP) ## plant defects into good pipelines, and print what the gates caught and let through
+	@$(BIN)/python benchmarks/soundness.py
+
 check: $(STAMP) ## ruff, mypy, import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +49,6 @@ ui: $(STAMP) ## the MLflow user interface on 127.0.0.1:5000, for the registry of
 		--backend-store-uri sqlite:///mlflow.db
 
 clean: ## remove everything `make repro` made; the environment stays
-	rm -rf artifacts dvc.lock mlflow.db mlruns .dvc/tmp .dvc/cache
+	rm -rf artifacts mlflow.db mlruns .dvc/tmp .dvc/cache
+	@# A lock that git tracks is a record to keep.
+	git ls-files --error-unmatch dvc.lock >/dev/null 2>&1 || rm -f dvc.lock

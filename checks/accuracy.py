@@ -10,22 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from checks.evidence import Evidence
 from checks.measurement import DISPLAY_ALPHA, Measurement, Method, Slice
-from checks.outcomes import join_outcomes, slices_of
+from checks.outcomes import join_outcomes
+from checks.protocol import Metric
 from checks.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper
 from checks.statistics.paired import tango_bounds
 
-__all__ = ["AccuracyCheck", "measure_change", "measure_share"]
+__all__ = ["AccuracyCheck", "change_of", "measure_change", "measure_share", "share_of"]
 
 Booleans = npt.NDArray[np.bool_]
 
 
-def measure_change(metric: str, where: Slice, baseline: Booleans, candidate: Booleans) -> Measurement:
+def measure_change(
+    metric: str, where: Slice, baseline: Booleans, candidate: Booleans, *, target: str = ""
+) -> Measurement:
     """Measure the paired change of a share between two models.
 
     Args:
@@ -33,25 +37,57 @@ def measure_change(metric: str, where: Slice, baseline: Booleans, candidate: Boo
         where: The slice.
         baseline: `(n,)` whether the baseline was right, n >= 1.
         candidate: `(n,)` whether the candidate was right on the same examples.
+        target: The class or operating point it is about, if any.
     """
-    n = len(baseline)
-    losses = int(np.sum(baseline & ~candidate))
-    gains = int(np.sum(~baseline & candidate))
+    losses = int(np.count_nonzero(baseline & ~candidate))
+    gains = int(np.count_nonzero(~baseline & candidate))
+    return change_of(metric, where, losses, gains, len(baseline), target=target)
+
+
+def change_of(
+    metric: str,
+    where: Slice,
+    losses: int,
+    gains: int,
+    n: int,
+    *,
+    target: str = "",
+    harm: Literal["fall", "rise"] = "fall",
+) -> Measurement:
+    """Measure a paired change from its counts.
+
+    Args:
+        metric: Name of the metric.
+        where: The slice.
+        losses: Units on which the candidate did harm, >= 0.
+        gains: Units on which it did the reverse, >= 0, losses + gains <= n.
+        n: Units, >= 1.
+        target: The class or operating point it is about, if any.
+        harm: Whether the share falls or rises with the losses.
+    """
+    low, high = tango_bounds(losses, gains, n, DISPLAY_ALPHA)
+    value = (gains - losses) / n
     return Measurement(
         metric=metric,
         slice=where,
-        value=(gains - losses) / n,
-        interval=tango_bounds(losses, gains, n, DISPLAY_ALPHA),
+        value=value if harm == "fall" else -value,
+        interval=(low, high) if harm == "fall" else (-high, -low),
         n=n,
         unit="proportion",
         method=Method.PAIRED_EXACT,
+        target=target,
+        harm=harm,
         statistics={"losses": losses, "gains": gains},
     )
 
 
-def measure_share(metric: str, where: Slice, hits: Booleans) -> Measurement:
+def measure_share(metric: str, where: Slice, hits: Booleans, *, target: str = "") -> Measurement:
     """Measure a share of `(n,)` outcomes, n >= 1."""
-    n, successes = len(hits), int(hits.sum())
+    return share_of(metric, where, int(np.count_nonzero(hits)), len(hits), target=target)
+
+
+def share_of(metric: str, where: Slice, successes: int, n: int, *, target: str = "") -> Measurement:
+    """Measure a share from its counts, 0 <= successes <= n, n >= 1."""
     return Measurement(
         metric=metric,
         slice=where,
@@ -63,6 +99,7 @@ def measure_share(metric: str, where: Slice, hits: Booleans) -> Measurement:
         n=n,
         unit="proportion",
         method=Method.CLOPPER_PEARSON,
+        target=target,
         statistics={"successes": successes},
     )
 
@@ -74,19 +111,19 @@ class AccuracyCheck:
     name: str = "accuracy"
 
     @property
-    def metrics(self) -> Mapping[str, Method]:
+    def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         return {
-            "accuracy_change": Method.PAIRED_EXACT,
-            "baseline_accuracy": Method.CLOPPER_PEARSON,
-            "candidate_accuracy": Method.CLOPPER_PEARSON,
+            "accuracy_change": Metric(Method.PAIRED_EXACT),
+            "baseline_accuracy": Metric(Method.CLOPPER_PEARSON),
+            "candidate_accuracy": Metric(Method.CLOPPER_PEARSON),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Measure every slice that has examples."""
         outcomes = join_outcomes(evidence)
         measurements = []
-        for selection in slices_of(evidence.examples):
+        for selection in outcomes.slices:
             baseline = outcomes.baseline_correct[selection.index]
             candidate = outcomes.candidate_correct[selection.index]
             measurements += [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from checks.errors import EvidenceError
 from checks.evidence import Evidence
 from checks.measurement import OVERALL, Measurement, Method
+from checks.protocol import Metric
 
 __all__ = ["CostCheck"]
 
@@ -29,11 +30,11 @@ class CostCheck:
     name: str = "cost"
 
     @property
-    def metrics(self) -> Mapping[str, Method]:
+    def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         names = [f"{prefix}_{figure}" for figure in _FIGURES for prefix in ("baseline", "candidate")]
         names += [f"{figure}_ratio" for figure in _FIGURES]
-        return dict.fromkeys(names, Method.EXACT_VALUE)
+        return dict.fromkeys(names, Metric(Method.EXACT_VALUE))
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Measure every figure; there is no sampling error."""

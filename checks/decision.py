@@ -4,23 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from checks.crossing import cross
 from checks.errors import LeanGateError, PolicyError
 from checks.evidence import Evidence
 from checks.finding import Finding, Verdict
 from checks.judge import judge
 from checks.measurement import Measurement
 from checks.outcomes import ATTACK, LABEL
-from checks.policy import Policy
-from checks.protocol import Check
+from checks.policy import Kind, Policy, matches
+from checks.protocol import Check, look_up, metrics_of
 from checks.runner import Run, run_checks
 
 __all__ = ["Decision", "Outcome", "absent", "combine", "decide", "decide_unreadable", "declared_levels"]
 
 SCHEMA = "leangate/decision/1"
+
+
+_OPENING: Mapping[Kind, tuple[Verdict, ...]] = {
+    "assert": (Verdict.PASS,),
+    "bounded": (Verdict.PASS,),
+    "screen": (Verdict.NO_FINDING,),
+}
+"""The verdicts that keep nothing closed."""
 
 
 class Outcome(StrEnum):
@@ -41,6 +50,7 @@ class Decision:
     findings: tuple[Finding, ...]
     measurements: tuple[Measurement, ...]
     alpha_each: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
@@ -60,16 +70,16 @@ class Decision:
 
 
 def combine(findings: Sequence[Finding]) -> Outcome:
-    """Return what `findings` say together: only all blocking rules at PASS open the gate.
+    """Return what `findings` say together: only all blocking rules at PASS, or NO-FINDING, open the gate.
 
     An ERROR anywhere, advisory rules included, means that something could not be judged.
     """
-    blocking = [finding for finding in findings if finding.rule.blocking]
+    blocking = [finding for finding in findings if finding.blocking]
     if not blocking or any(finding.verdict is Verdict.ERROR for finding in findings):
         return Outcome.ERROR
     if any(finding.verdict is Verdict.FAIL for finding in blocking):
         return Outcome.BLOCKED
-    if all(finding.verdict is Verdict.PASS for finding in blocking):
+    if all(finding.verdict in _OPENING[finding.rule.kind] for finding in blocking):
         return Outcome.PASSED
     return Outcome.INCONCLUSIVE
 
@@ -92,16 +102,33 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
     Raises:
         PolicyError: if a rule names a slice that does not exist.
     """
+    evidence = replace(evidence, examples=cross(evidence.examples, policy.crossings))
     run: Run = run_checks(checks, evidence)
+    kept = _asked_for(run.measurements, checks, policy)
     findings = judge(
-        run.measurements,
+        kept,
         policy,
         finalists=finalists,
         levels=declared_levels(evidence),
         broken=run.broken,
+        classes=evidence.examples.classes,
         same_file=evidence.subject.baseline_sha256 == evidence.subject.candidate_sha256,
     )
-    return Decision(combine(findings), tuple(findings), run.measurements, policy.alpha / finalists)
+    return Decision(combine(findings), tuple(findings), kept, policy.alpha / finalists, run.seconds)
+
+
+def _asked_for(
+    measurements: Sequence[Measurement], checks: Sequence[Check], policy: Policy
+) -> tuple[Measurement, ...]:
+    """Leave out what is measured on demand and no rule selects: there can be thousands."""
+    declared = metrics_of(checks)
+    kept = []
+    for entry in measurements:
+        metric = look_up(entry.metric, declared)
+        on_demand = metric is not None and metric.on_demand
+        if not on_demand or any(matches(rule, entry) for rule in policy.rules):
+            kept.append(entry)
+    return tuple(kept)
 
 
 def decide_unreadable(policy: Policy, error: LeanGateError, *, finalists: int) -> Decision:

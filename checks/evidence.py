@@ -7,41 +7,47 @@ schema and the SHA-256 of what the table is about.
     examples.npz    ids, units, labels, one column a slice attribute
     baseline.npz    ids, scores            outputs of the baseline's ONNX file
     candidate.npz   ids, scores            outputs of the candidate's ONNX file
+    contract.npz    ids, scores of both files, run in several ways that should not matter
     attacks.npz     ids, outcomes of every attack of the pool on both files
-    timing.npz      times of both files and of a second copy of the baseline
+    timing.npz      times of both files and of a second copy of the baseline; memory, energy
     cost.json       bytes, multiply-accumulates, parameters
     groups.json     the group table, computed independently by fairlearn
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from checks.canonical import read_json, refuse_constant, sha256_file
+from checks.canonical import read_json, sha256_file
+from checks.contract_runs import Contract, read_contract
 from checks.errors import EvidenceError
+from checks.tables import CPU, Providers, Subject, Table, expect_unique, read_table
+from checks.timing import Timing, read_timing
 
 __all__ = [
-    "MAX_TABLE_BYTES",
+    "MAX_LEVELS",
     "Attacks",
+    "Contract",
     "Evidence",
     "Examples",
+    "Output",
+    "Providers",
     "Scores",
     "Subject",
     "Timing",
+    "expect_probabilities",
     "read_evidence",
     "read_table",
 ]
 
-MAX_TABLE_BYTES = 4 * 1024**3
+MAX_LEVELS = 1000
+"""More levels than this are ids, not groups: none of them could be judged."""
 
 Strings = npt.NDArray[np.str_]
 Floats = npt.NDArray[np.float32]
@@ -49,24 +55,11 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
+Output = Literal["logits", "probabilities"]
+"""What a model's scores are; a softmax turns logits into probabilities."""
 
-@dataclass(frozen=True)
-class Subject:
-    """What evidence is about: SHA-256 of both ONNX files, of the examples, and of the code that ran."""
-
-    baseline_sha256: str
-    candidate_sha256: str
-    data_sha256: str
-    code_sha256: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return the digests by name."""
-        return {
-            "baseline_sha256": self.baseline_sha256,
-            "candidate_sha256": self.candidate_sha256,
-            "code_sha256": self.code_sha256,
-            "data_sha256": self.data_sha256,
-        }
+_SUM_TOLERANCE = 1e-3
+"""How far the probabilities of one example may sum from 1, by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +86,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class Scores:
-    """One model's outputs: `ids` `(N,)`, `scores` `(N, C)` float32, larger is likelier."""
+    """One model's outputs.
+
+    Attributes:
+        ids: `(N,)` unique.
+        scores: `(N, C)` float32, larger is likelier; NaN and infinity where the model gave them.
+        output: Whether the scores are logits or probabilities; of probabilities every finite row lies in
+            [0, 1] and sums to 1.
+        providers: What ONNX Runtime ran the model on.
+    """
 
     ids: Strings
     scores: Floats
+    output: Output = "logits"
+    providers: Providers = CPU
 
 
 @dataclass(frozen=True)
@@ -125,28 +128,7 @@ class Attacks:
     twin_agreement: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Times of calls, in milliseconds, and peak memory.
-
-    Attributes:
-        batch_sizes: `(B,)`.
-        baseline_ms: `(B, S, R)` S fresh session pairs of R rounds; each entry the median of some calls.
-        candidate_ms: `(B, S, R)`.
-        control_ms: `(B, S, R)` a second copy of the baseline, for the A/A control.
-        baseline_peak_bytes: `(S,)` peak resident memory of a process that ran the baseline.
-        candidate_peak_bytes: `(S,)`.
-    """
-
-    batch_sizes: tuple[int, ...]
-    baseline_ms: Doubles
-    candidate_ms: Doubles
-    control_ms: Doubles
-    baseline_peak_bytes: Integers
-    candidate_peak_bytes: Integers
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Everything a judge may look at, and the SHA-256 of each file it came from."""
 
@@ -154,6 +136,7 @@ class Evidence:
     examples: Examples
     baseline: Scores
     candidate: Scores
+    contract: Contract
     attacks: Attacks
     timing: Timing
     cost: Mapping[str, Any]
@@ -161,104 +144,10 @@ class Evidence:
     files: Mapping[str, str]
 
 
-def _bounded_members(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_TABLE_BYTES:
-        raise EvidenceError(f"expected at most {MAX_TABLE_BYTES} bytes, got {size}", where=str(path))
-
-
-def read_table(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Read one table.
-
-    Args:
-        path: The `.npz` file.
-        schema: The schema its header must name, for example `leangate/scores/1`.
-
-    Returns:
-        The header, and the arrays by name.
-
-    Raises:
-        EvidenceError: if the file is missing, too large, truncated, holds objects or another schema.
-    """
-    try:
-        _bounded_members(path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")), parse_constant=refuse_constant)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
-        raise EvidenceError(
-            f"expected a table of evidence, got {type(error).__name__}: {error}",
-            where=str(path),
-            hint="run `dvc repro` to make it again",
-        ) from error
-    if not isinstance(header, dict) or header.get("schema") != schema:
-        came = header.get("schema") if isinstance(header, dict) else header
-        raise EvidenceError(f"expected schema {schema}, got {came}", where=str(path))
-    return header, arrays
-
-
-class _Table:
-    """One table while it is being checked: every access says what was expected and what came."""
-
-    def __init__(self, path: Path, schema: str) -> None:
-        self.path = path
-        self.header, self.arrays = read_table(path, schema)
-
-    def array(self, name: str, kind: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-        array = self.arrays.get(name)
-        if array is None:
-            raise EvidenceError(
-                f"expected an array {name!r}, got {sorted(self.arrays)}", where=str(self.path)
-            )
-        fits = array.ndim == len(shape) and all(
-            want is None or want == got for want, got in zip(shape, array.shape, strict=True)
-        )
-        if array.dtype.kind != kind or not fits:
-            raise EvidenceError(
-                f"expected {name!r} of kind {kind!r} and shape {shape}, got {array.dtype} {array.shape}",
-                where=str(self.path),
-            )
-        return array
-
-    def field(self, name: str) -> Any:
-        if name not in self.header:
-            raise EvidenceError(
-                f"expected {name!r} in the header, got {sorted(self.header)}", where=str(self.path)
-            )
-        return self.header[name]
-
-    def expect_subject(self, subject: Subject, *names: str) -> None:
-        for name in names:
-            came, want = self.field(name), getattr(subject, name)
-            if came != want:
-                raise EvidenceError(
-                    f"expected evidence of {name} {want}, got {came}",
-                    where=str(self.path),
-                    hint="this evidence was made for something else; run `dvc repro` to make it again",
-                )
-
-
-def _unique(ids: Strings, path: Path) -> Strings:
-    if len(ids) == 0:
-        raise EvidenceError("expected at least one example, got none", where=str(path))
-    if len(np.unique(ids)) != len(ids):
-        raise EvidenceError("expected unique ids, got duplicates", where=str(path))
-    return ids
-
-
 def _examples(path: Path, subject: Subject) -> Examples:
-    table = _Table(path, "leangate/examples/1")
+    table = Table(path, "leangate/examples/1")
     table.expect_subject(subject, "data_sha256")
-    ids = _unique(table.array("ids", "U", (None,)), path)
+    ids = expect_unique(table.array("ids", "U", (None,)), path)
     count = len(ids)
     classes = tuple(str(name) for name in table.field("classes"))
     labels = table.array("labels", "i", (count,)).astype(np.int64)
@@ -274,6 +163,15 @@ def _examples(path: Path, subject: Subject) -> Examples:
         raise EvidenceError(f"expected the levels of each of {sorted(columns)}", where=str(path))
     levels = {name: tuple(str(level) for level in declared[name]) for name in columns}
     for name, column in columns.items():
+        if len(levels[name]) > MAX_LEVELS or len(set(levels[name])) != len(levels[name]):
+            raise EvidenceError(
+                f"expected at most {MAX_LEVELS} levels of {name}, each once, got {len(levels[name])}",
+                where=str(path),
+            )
+        if "" in levels[name]:
+            raise EvidenceError(
+                f"expected a level of {name} for every example, got empty ones", where=str(path)
+            )
         strangers = sorted(set(column.tolist()) - set(levels[name]))
         if strangers:
             raise EvidenceError(
@@ -282,24 +180,50 @@ def _examples(path: Path, subject: Subject) -> Examples:
     return Examples(ids, table.array("units", "U", (count,)), labels, classes, columns, levels)
 
 
-def _scores(path: Path, subject: Subject, model: str, classes: int) -> Scores:
-    table = _Table(path, "leangate/scores/1")
-    table.expect_subject(subject, "data_sha256", "code_sha256")
-    want = getattr(subject, f"{model}_sha256")
-    if table.field("model_sha256") != want:
+def expect_probabilities(scores: npt.NDArray[np.floating[Any]], ids: Strings, where: str) -> None:
+    """Refuse scores that are called probabilities and are none.
+
+    Args:
+        scores: `(N, C)`; rows that are not finite are left to be counted by a check.
+        ids: `(N,)`, for the message.
+        where: The file, for the message.
+
+    Raises:
+        EvidenceError: naming the first such row and its sum, if a finite row leaves [0, 1] or sums to
+            anything but 1 within 0.001.
+    """
+    sums = scores.sum(axis=1, dtype=np.float64)
+    within = (scores >= 0).all(axis=1) & (scores <= 1).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)
+    wrong = np.flatnonzero(~within & np.isfinite(scores).all(axis=1))
+    if len(wrong):
+        row = wrong[0]
         raise EvidenceError(
-            f"expected scores of the {model} {want}, got those of {table.field('model_sha256')}",
-            where=str(path),
-            hint="this evidence was made for something else; run `dvc repro` to make it again",
+            f"expected probabilities in [0, 1] that sum to 1, got {scores[row].min():.6g} to "
+            f"{scores[row].max():.6g} that sum to {sums[row]:.6g} for {ids[row]!s} and {len(wrong) - 1} more",
+            where=where,
+            hint="if the model ends without a softmax, say model.output: logits in params.yaml; "
+            "if it was quantized, its softmax must stay in floating point",
         )
-    ids = _unique(table.array("ids", "U", (None,)), path)
-    return Scores(ids, table.array("scores", "f", (len(ids), classes)).astype(np.float32))
+
+
+def _scores(path: Path, subject: Subject, model: str, classes: int) -> Scores:
+    table = Table(path, "leangate/scores/1")
+    table.expect_subject(subject, "data_sha256", "code_sha256")
+    table.expect_digest("model_sha256", getattr(subject, f"{model}_sha256"), f"the {model}")
+    ids = expect_unique(table.array("ids", "U", (None,)), path)
+    scores = table.array("scores", "f", (len(ids), classes)).astype(np.float32)
+    output = table.field("output")
+    if output not in get_args(Output):
+        raise table.refuse(f"expected output among {list(get_args(Output))}, got {output!r}")
+    if output == "probabilities":
+        expect_probabilities(scores, ids, str(path))
+    return Scores(ids, scores, output, table.providers(model)[0])
 
 
 def _attacks(path: Path, subject: Subject) -> Attacks:
-    table = _Table(path, "leangate/attacks/1")
+    table = Table(path, "leangate/attacks/1")
     table.expect_subject(subject, "baseline_sha256", "candidate_sha256", "data_sha256", "code_sha256")
-    ids = _unique(table.array("ids", "U", (None,)), path)
+    ids = expect_unique(table.array("ids", "U", (None,)), path)
     names = tuple(str(name) for name in table.field("attacks"))
     shape = (len(names), len(ids))
     if not names:
@@ -322,25 +246,6 @@ def _attacks(path: Path, subject: Subject) -> Attacks:
     )
 
 
-def _timing(path: Path, subject: Subject) -> Timing:
-    table = _Table(path, "leangate/timing/1")
-    table.expect_subject(subject, "baseline_sha256", "candidate_sha256", "code_sha256")
-    batch_sizes = tuple(int(size) for size in table.field("batch_sizes"))
-    baseline = table.array("baseline_ms", "f", (len(batch_sizes), None, None))
-    shape = baseline.shape
-    times = [baseline, table.array("candidate_ms", "f", shape), table.array("control_ms", "f", shape)]
-    if not all(array.size and np.isfinite(array).all() and (array > 0).all() for array in times):
-        raise EvidenceError("expected finite times above 0", where=str(path))
-    return Timing(
-        batch_sizes,
-        times[0],
-        times[1],
-        times[2],
-        table.array("baseline_peak_bytes", "i", (shape[1],)),
-        table.array("candidate_peak_bytes", "i", (shape[1],)),
-    )
-
-
 def _json_of(path: Path, schema: str, subject: Subject, *names: str) -> Mapping[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema") != schema:
@@ -352,6 +257,18 @@ def _json_of(path: Path, schema: str, subject: Subject, *names: str) -> Mapping[
                 where=str(path),
             )
     return value
+
+
+_FILES = (
+    "examples.npz",
+    "baseline.npz",
+    "candidate.npz",
+    "contract.npz",
+    "attacks.npz",
+    "cost.json",
+    "groups.json",
+)
+"""What `evaluate` writes."""
 
 
 def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Evidence:
@@ -367,17 +284,25 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
     """
     examples = _examples(folder / "examples.npz", subject)
     classes = len(examples.classes)
-    names = ["examples.npz", "baseline.npz", "candidate.npz", "attacks.npz", "cost.json", "groups.json"]
+    baseline, candidate = (
+        _scores(folder / f"{model}.npz", subject, model, classes) for model in ("baseline", "candidate")
+    )
+    if baseline.output != candidate.output:
+        raise EvidenceError(
+            f"expected {baseline.output}, as of the baseline, got {candidate.output}",
+            where=str(folder / "candidate.npz"),
+        )
     models = ("baseline_sha256", "candidate_sha256")
     return Evidence(
         subject=subject,
         examples=examples,
-        baseline=_scores(folder / "baseline.npz", subject, "baseline", classes),
-        candidate=_scores(folder / "candidate.npz", subject, "candidate", classes),
+        baseline=baseline,
+        candidate=candidate,
+        contract=read_contract(folder / "contract.npz", subject, classes),
         attacks=_attacks(folder / "attacks.npz", subject),
-        timing=_timing(timing_folder / "timing.npz", subject),
+        timing=read_timing(timing_folder / "timing.npz", subject),
         cost=_json_of(folder / "cost.json", "leangate/cost/1", subject, *models),
         groups=_json_of(folder / "groups.json", "leangate/groups/1", subject, *models, "data_sha256"),
-        files={name: sha256_file(folder / name) for name in names}
+        files={name: sha256_file(folder / name) for name in _FILES}
         | {"timing.npz": sha256_file(timing_folder / "timing.npz")},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from checks.measurement import Measurement
+from checks.measurement import Measurement, describe_subject, place
 from checks.policy import Rule
 
 __all__ = ["Finding", "Reason", "Verdict"]
@@ -20,6 +20,8 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
     ERROR = "ERROR"
+    NO_FINDING = "NO-FINDING"
+    NOT_RUN = "NOT-RUN"
 
 
 class Reason(StrEnum):
@@ -44,7 +46,13 @@ class Finding:
         reason: Why INCONCLUSIVE, else empty.
         bound: The one-sided bound that decides, in the measurement's unit.
         p: The p-value that decides, where there is one.
-        further_examples: How many more examples of the slice would settle it, where that is known.
+        further_examples: How many more examples would settle it if what was seen holds, where known.
+        further_if_equal: The same if the models are in truth equal.
+        detectable: The smallest harm that would be told from none in four cases of five.
+        value: Of the pair that decides, for a grouped measurement.
+        pair: The levels of a grouped measurement that come closest to the limit, or break it.
+        listed: Shown and not waited for: a combination of attributes too small to be judged, which its
+            parents answer for.
     """
 
     rule: Rule
@@ -55,25 +63,50 @@ class Finding:
     bound: float | None = None
     p: float | None = None
     further_examples: int | None = None
+    further_if_equal: int | None = None
+    detectable: float | None = None
+    value: float | None = None
+    pair: tuple[str, str] | None = None
+    listed: bool = False
+
+    @property
+    def blocking(self) -> bool:
+        """Whether the decision waits for it."""
+        return self.rule.blocking and not self.listed
+
+    @property
+    def subject(self) -> str:
+        """What it is about, in words; empty where nothing was measured."""
+        if self.measurement is None:
+            return ""
+        return describe_subject(self.measurement.slice, self.pair, self.measurement.target)
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding as plain JSON values."""
         rule, measurement = self.rule, self.measurement
-        value: dict[str, Any] = dict.fromkeys(("slice", "versus", "value", "interval", "n", "unit", "method"))
+        keys = ("slice", "versus", "target", "value", "interval", "n", "unit", "method")
+        value: dict[str, Any] = dict.fromkeys(keys)
+        rises = measurement is not None and measurement.harm == "rise"
         if measurement is not None:
-            value = {key: entry for key, entry in measurement.to_json().items() if key in value}
+            value = {key: entry for key, entry in measurement.to_json().items() if key in keys}
+            value["slice"], value["versus"] = place(measurement.slice, self.pair)
+            if self.pair != measurement.pair:  # the interval is that of another pair
+                value |= {"value": self.value, "interval": None}
         return value | {
             "rule": rule.id,
             "kind": rule.kind,
-            "blocking": rule.blocking,
+            "blocking": self.blocking,
+            "listed": self.listed,
             "metric": rule.metric,
-            "limit": -rule.value if rule.limit == "margin" else rule.value,
-            "limit_kind": rule.limit,
+            "limit": -rule.value if rule.limit == "margin" and not rises else rule.value,
+            "limit_kind": "max" if rule.limit == "margin" and rises else rule.limit,
             "rule_reason": rule.reason,
             "verdict": str(self.verdict),
             "reason": str(self.reason),
             "message": self.message,
             "bound": self.bound,
             "p": self.p,
+            "detectable": self.detectable,
             "further_examples": self.further_examples,
+            "further_if_equal": self.further_if_equal,
         }

@@ -11,7 +11,8 @@ import numpy as np
 from checks.errors import EvidenceError
 from checks.evidence import Evidence
 from checks.measurement import OVERALL, Measurement, Method
-from checks.outcomes import LABEL, join_outcomes
+from checks.outcomes import join_outcomes
+from checks.protocol import Metric
 
 __all__ = ["GroupTableCheck"]
 
@@ -23,17 +24,19 @@ def _row(n: int, baseline: float, candidate: float) -> dict[str, float]:
 
 
 def _own_table(evidence: Evidence) -> dict[tuple[str, str], dict[str, float]]:
-    examples, outcomes = evidence.examples, join_outcomes(evidence)
-    names = np.asarray(examples.classes)[examples.labels]
+    outcomes = join_outcomes(evidence)
     table = {}
-    for attribute, column in {**examples.columns, LABEL: names}.items():
-        for level in np.unique(column):
-            rows = column == level
-            table[attribute, str(level)] = _row(
-                int(rows.sum()),
-                float(outcomes.baseline_correct[rows].mean()),
-                float(outcomes.candidate_correct[rows].mean()),
-            )
+    for name, attribute in outcomes.attributes.items():
+        codes, size = attribute.codes, len(attribute.levels)
+        counts = np.bincount(codes, minlength=size)
+        right = [
+            np.bincount(codes[correct], minlength=size)
+            for correct in (outcomes.baseline_correct, outcomes.candidate_correct)
+        ]
+        for position in np.flatnonzero(counts):
+            n = int(counts[position])
+            baseline, candidate = (int(part[position]) / n for part in right)
+            table[name, attribute.levels[position]] = _row(n, baseline, candidate)
     return table
 
 
@@ -55,9 +58,9 @@ class GroupTableCheck:
     name: str = "group_table"
 
     @property
-    def metrics(self) -> Mapping[str, Method]:
+    def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
-        return {"group_table_mismatch": Method.EXACT_VALUE}
+        return {"group_table_mismatch": Metric(Method.EXACT_VALUE)}
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Compare both tables, row by row, cell by cell."""

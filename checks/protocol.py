@@ -5,14 +5,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from checks.evidence import Evidence
 from checks.measurement import Measurement, Method
 
-__all__ = ["Check", "built_in_checks", "look_up", "metric_methods"]
+if TYPE_CHECKING:
+    from checks.policy import OperatingPoint
+
+__all__ = ["Check", "Metric", "Targets", "built_in_checks", "look_up", "metrics_of"]
+
+Targets = Literal["", "class", "operating_point"]
 
 Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a check declares about one of its metrics.
+
+    Attributes:
+        method: How it is measured, and so which rules may bound it.
+        targets: What it is measured once for each of: nothing, each `class` against the rest, or each
+            `operating_point` of the policy.
+        gateable: Whether a policy may bound it; what is only a proxy may not be.
+        on_demand: Whether measurements that no rule selects are left out of the decision.
+        control: Whether it comes with a control, two copies of one file, that a rule sets a tolerance for.
+    """
+
+    method: Method
+    targets: Targets = ""
+    gateable: bool = True
+    on_demand: bool = False
+    control: bool = False
 
 
 class Check(Protocol):
@@ -24,8 +50,8 @@ class Check(Protocol):
         ...
 
     @property
-    def metrics(self) -> Mapping[str, Method]:
-        """Every metric it measures and how; a trailing `*` stands for any whole number."""
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every metric it measures; a trailing `*` stands for any whole number."""
         ...
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
@@ -37,30 +63,49 @@ class Check(Protocol):
         ...
 
 
-def built_in_checks() -> tuple[Check, ...]:
-    """Return the checks LeanGate brings, in the order reports show them."""
+def built_in_checks(operating_points: Sequence[OperatingPoint] = ()) -> tuple[Check, ...]:
+    """Return the checks LeanGate brings, in the order reports show them.
+
+    They are the same ones whatever the policy, so that a policy can be parsed before it is known.
+
+    Args:
+        operating_points: Of the policy: the thresholds that sensitivity and specificity are measured at.
+            Without any, those are not measured, and no rule may ask for them.
+    """
     from checks.accuracy import AccuracyCheck
+    from checks.calibration import CalibrationCheck
     from checks.contract import ContractCheck
     from checks.cost import CostCheck
     from checks.disparity import DisparityCheck
+    from checks.energy import EnergyCheck
+    from checks.fairness import FairnessCheck
+    from checks.flips import FlipsCheck
     from checks.group_table import GroupTableCheck
     from checks.latency import LatencyCheck
+    from checks.operating_point import OperatingPointCheck
+    from checks.rates import RatesCheck
     from checks.robustness import RobustnessCheck
 
     return (
         ContractCheck(),
         AccuracyCheck(),
+        RatesCheck(),
+        OperatingPointCheck(tuple(operating_points)),
+        FlipsCheck(),
+        CalibrationCheck(),
         DisparityCheck(),
+        FairnessCheck(),
         GroupTableCheck(),
         RobustnessCheck(),
         LatencyCheck(),
+        EnergyCheck(),
         CostCheck(),
     )
 
 
-def metric_methods(checks: Sequence[Check]) -> dict[str, Method]:
-    """Return every metric the checks declare, and how it is measured."""
-    return {metric: method for check in checks for metric, method in check.metrics.items()}
+def metrics_of(checks: Sequence[Check]) -> dict[str, Metric]:
+    """Return every metric the checks declare."""
+    return {name: metric for check in checks for name, metric in check.metrics.items()}
 
 
 def look_up(metric: str, table: Mapping[str, Entry]) -> Entry | None:

@@ -16,7 +16,8 @@ from checks.accuracy import measure_change, measure_share
 from checks.errors import EvidenceError
 from checks.evidence import Attacks, Evidence
 from checks.measurement import OVERALL, Measurement, Method, Slice
-from checks.outcomes import ATTACK, one_per_unit
+from checks.outcomes import ATTACK, units_of
+from checks.protocol import Metric
 
 __all__ = ["BUDGET_SLACK", "CLEAN", "NOISE", "RobustnessCheck"]
 
@@ -59,15 +60,14 @@ def _adequacy(attacks: Attacks) -> list[Measurement]:
 def _positions(attacks: Attacks, evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Positions, within the attacked examples, of one example a unit."""
     examples = evidence.examples
-    where = {str(name): position for position, name in enumerate(examples.ids)}
-    unknown = [str(name) for name in attacks.ids if str(name) not in where]
+    where = {name: position for position, name in enumerate(examples.ids.tolist())}
+    unknown = [name for name in attacks.ids.tolist() if name not in where]
     if unknown:
         raise EvidenceError(
             f"expected attacked examples of the test split, got {unknown[:3]}", where="attacks.npz"
         )
-    index = np.array([where[str(name)] for name in attacks.ids])
-    kept = set(one_per_unit(index, examples).tolist())
-    return np.flatnonzero([position in kept for position in index])
+    index = np.array([where[name] for name in attacks.ids.tolist()])
+    return np.flatnonzero(np.isin(index, units_of(examples).draw(index)))
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ class RobustnessCheck:
     name: str = "robustness"
 
     @property
-    def metrics(self) -> Mapping[str, Method]:
+    def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         return {
-            "robust_accuracy_change": Method.PAIRED_EXACT,
-            "baseline_robust_accuracy": Method.CLOPPER_PEARSON,
-            "candidate_robust_accuracy": Method.CLOPPER_PEARSON,
-            "baseline_attack_accuracy": Method.CLOPPER_PEARSON,
-            "candidate_attack_accuracy": Method.CLOPPER_PEARSON,
-            "attack_budget_violations": Method.EXACT_VALUE,
-            "attack_budget_used": Method.EXACT_VALUE,
-            "twin_disagreement": Method.EXACT_VALUE,
+            "robust_accuracy_change": Metric(Method.PAIRED_EXACT),
+            "baseline_robust_accuracy": Metric(Method.CLOPPER_PEARSON),
+            "candidate_robust_accuracy": Metric(Method.CLOPPER_PEARSON),
+            "baseline_attack_accuracy": Metric(Method.CLOPPER_PEARSON),
+            "candidate_attack_accuracy": Metric(Method.CLOPPER_PEARSON),
+            "attack_budget_violations": Metric(Method.EXACT_VALUE),
+            "attack_budget_used": Metric(Method.EXACT_VALUE),
+            "twin_disagreement": Metric(Method.EXACT_VALUE),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:

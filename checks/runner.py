@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import random
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from checks.errors import CheckError, LeanGateError
 from checks.evidence import Evidence
@@ -21,10 +27,26 @@ class Run:
     Attributes:
         measurements: Of the checks that worked.
         broken: Metric to the reason it was not measured, for the checks that did not.
+        seconds: Check to the processor time it took; for people, no part of any decision.
     """
 
     measurements: tuple[Measurement, ...]
     broken: Mapping[str, str]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def _seeded(name: str) -> Iterator[None]:
+    """Seed the global generators, which a check should not use and may, and put them back."""
+    seed = zlib.crc32(name.encode())
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _validated(check: Check, returned: object) -> list[Measurement]:
@@ -37,13 +59,14 @@ def _validated(check: Check, returned: object) -> list[Measurement]:
             raise CheckError(
                 f"expected a Measurement, got {type(measurement).__name__}", where=f"check {check.name}"
             )
-        if look_up(measurement.metric, check.metrics) is not measurement.method:
+        declared = look_up(measurement.metric, check.metrics)
+        if declared is None or declared.method is not measurement.method:
             raise CheckError(
                 f"expected the metrics it declares {sorted(check.metrics)}, got {measurement.metric} "
                 f"by {measurement.method}",
                 where=f"check {check.name}",
             )
-        key = (measurement.metric, measurement.slice, measurement.versus)
+        key = (measurement.metric, measurement.slice, measurement.target)
         if key in seen:
             raise CheckError(
                 f"expected one {measurement.metric} on {measurement.subject}, got two", where=check.name
@@ -60,13 +83,17 @@ def run_checks(checks: Sequence[Check], evidence: Evidence) -> Run:
     """
     measurements: list[Measurement] = []
     broken: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     for check in checks:
+        start = time.process_time()
         try:
-            measurements += _validated(check, check.measure(evidence))
+            with _seeded(check.name):
+                measurements += _validated(check, check.measure(evidence))
         except LeanGateError as error:
             broken |= dict.fromkeys(check.metrics, f"check {check.name}: {error}")
         except Exception as error:  # a crashed check must end as ERROR, whatever it raised
             broken |= dict.fromkeys(
                 check.metrics, f"check {check.name} broke: {type(error).__name__}: {error}"
             )
-    return Run(tuple(measurements), broken)
+        seconds[check.name] = time.process_time() - start
+    return Run(tuple(measurements), broken, seconds)

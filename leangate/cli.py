@@ -20,11 +20,83 @@ _EXIT_CODES = """exit codes:
   4  could not judge
 """
 
+_LINT = """Show, for every bounded rule and slice of a policy, how many test examples there are, how many
+any candidate needs, and the chance that a candidate passes which is truly as good as the baseline. Needs
+the prepared data (`dvc repro prepare`) and no model.
+
+exit codes:
+  0  every blocking rule can pass on this data; rules with a chance below 0.5 are warned of
+  2  some blocking rule cannot, or policy, params.yaml or data are wrong or missing
+"""
+
+_CHURN = 0.02
+"""What an honest int8 candidate decides otherwise on the bundled digits: one or two images in a hundred."""
+
+_FOR_PEOPLE = "gate"
+"""Judges and writes nothing here; the stage that writes the decision is `python -m pipeline gate`."""
+
+Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
+
+def _add_stages(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from pipeline.stages import STAGES
+
+    for name, matrix in STAGES.items():
+        if name == _FOR_PEOPLE:
+            _add_gate(commands)
+            continue
+        parser = commands.add_parser(name, help=f"run the stage {name} (called by `dvc repro`)")
+        for key in matrix:
+            parser.add_argument(f"--{key}", required=True)
+
+
+def _add_gate(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.judging import HELP
+
+    parser = commands.add_parser(
+        "gate",
+        help="judge the evidence that lies here; print every finding, write nothing",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--slot", help="of the shortlist; by default the first in params.yaml")
+    _add_policy(parser)
+    parser.add_argument("--json", action="store_true", help="print the decision as the stage writes it")
+    parser.add_argument("--verbose", action="store_true", help="also the processor seconds of each check")
+
+
+def _add_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="policy file; by default policy.yaml")
+
+
+def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
+    policy = commands.add_parser("policy", help="look at a policy before anything runs")
+    actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
+    lint = actions.add_parser(
+        "lint",
+        help="what the policy can show on the prepared data, before any model is trained",
+        description=_LINT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_policy(lint)
+    lint.add_argument(
+        "--churn",
+        type=float,
+        default=_CHURN,
+        metavar="P",
+        help="share of the examples that an unchanged candidate decides otherwise (default %(default)s)",
+    )
+    lint.add_argument(
+        "--finalists",
+        type=int,
+        metavar="K",
+        help="how many share alpha; by default the number of shortlist.slots",
+    )
+    lint.add_argument("--json", action="store_true", help="print canonical JSON")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    from pipeline.stages import add_stage_parsers
-
     parser = argparse.ArgumentParser(
         prog="leangate",
         description="Make a vision model small, prove it did no harm, let only proven ones through.",
@@ -37,8 +109,44 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("targets", nargs="*", help="stages to reproduce; all of them by default")
     run.add_argument("--force", action="store_true", help="run every stage, changed or not")
     commands.add_parser("table", help="print the table of candidates of the last run")
-    add_stage_parsers(commands)
+    _add_policy_commands(commands)
+    _add_stages(commands)
     return parser
+
+
+def _print(text: str, code: int) -> int:
+    print(text, end="")
+    return code
+
+
+def _dispatch(options: argparse.Namespace, root: Path) -> int:
+    match options.command:
+        case "gate":
+            from leangate.judging import gate
+
+            return _print(
+                *gate(root, options.slot, options.policy, as_json=options.json, verbose=options.verbose)
+            )
+        case "policy":
+            from leangate.lint import lint
+
+            return _print(
+                *lint(
+                    root,
+                    options.policy,
+                    churn=options.churn,
+                    finalists=options.finalists,
+                    as_json=options.json,
+                )
+            )
+        case "table":
+            from leangate.reproduce import describe_outcome
+
+            return _print(f"{describe_outcome(root)}\n", 0)
+        case _:
+            from leangate.reproduce import reproduce
+
+            return reproduce(root, options.targets, force=options.force)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,16 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.stages import STAGES, report_error, run_stage
 
     root = Path()
-    if options.command in STAGES:
+    if options.command in STAGES and options.command != _FOR_PEOPLE:
         matrix = {key: getattr(options, key) for key in STAGES[options.command]}
         return run_stage(options.command, matrix, root)
-    from leangate import reproduce
-
     try:
-        if options.command == "table":
-            print(reproduce.describe_outcome(root))
-            return 0
-        return reproduce.reproduce(root, options.targets, force=options.force)
+        return _dispatch(options, root)
     except LeanGateError as error:
         return report_error(error)
     except KeyboardInterrupt:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from checks.canonical import read_json, sha256_file
-from checks.errors import InputError, LeanGateError
+from checks.errors import DataError, EvidenceError, InputError, LeanGateError, PolicyError
 from pipeline.layout import Layout
-from pipeline.params import load_params
-from pipeline.policy_file import load_policy
+from pipeline.params import Params, load_params
+from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.report import render_table
 from pipeline.stages import FAILURE_FILE
 
@@ -99,6 +99,31 @@ def describe_outcome(root: Path) -> str:
     return "\n".join(lines)
 
 
+def _expect_possible(layout: Layout, params: Params, file: PolicyFile) -> None:
+    """Refuse a policy that no candidate can pass on the data that lie here."""
+    from pipeline.policy_lint import expect_possible, lint_policy
+
+    expect_possible(lint_policy(layout, params, file, churn=None), layout.policy)
+
+
+def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: PolicyFile) -> tuple[int, str]:
+    """Refuse a hopeless policy before anything is trained; return as `_run_dvc` if the data had to be made.
+
+    Data that lie here may be older than params.yaml or their source: before anything is refused because of
+    them, they are made again.
+    """
+    if not layout.data.exists():
+        return 0, ""
+    try:
+        _expect_possible(layout, params, file)
+    except (PolicyError, DataError, EvidenceError):
+        code, failed = _run_dvc(root, ["prepare"], force=False)
+        if code:
+            return code, failed
+        _expect_possible(layout, params, file)
+    return 0, ""
+
+
 def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     """Reproduce the pipeline in `root` and print how it ended.
 
@@ -111,14 +136,16 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
         0 passed, 1 blocked, 2 wrong input, 3 inconclusive, 4 could not judge.
 
     Raises:
-        InputError: if the folder, `params.yaml` or `policy.yaml` is wrong; DVC is not started then.
+        InputError: if the folder, `params.yaml` or `policy.yaml` is wrong, or no candidate can pass the
+            policy on the prepared data; nothing is trained then.
     """
     _check_folder(root)
     layout = Layout(root)
-    load_params(layout.params)
-    load_policy(layout.policy)
+    params, file = load_params(layout.params), load_policy(layout.policy)
     with _only_one_run(root):
-        code, failed = _run_dvc(root, targets, force=force)
+        code, failed = _check_policy_on_data(root, layout, params, file)
+        if not code:
+            code, failed = _run_dvc(root, targets, force=force)
     # A stage that failed before `enforce` leaves the selection of an earlier run behind.
     if layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
         print(describe_outcome(root))

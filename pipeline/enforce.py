@@ -3,20 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checks.canonical import read_json, sha256_file
 from checks.decision import Outcome
 from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGateError
+from pipeline.decision_file import Finding, read_decision
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.plain import clean
 from pipeline.policy_file import load_policy
+from pipeline.report.wording import describe_distance, describe_place, describe_remedy
 
 __all__ = ["run"]
 
 _MOST_FINDINGS = 5
+
+
+def _in_words(concern: Sequence[Finding]) -> str:
+    """Say which rule stops what, how far it is off, and what to do; of bounds the message does most of it."""
+    finding = concern[0]
+    parts = [finding.message.rstrip(".")]
+    if finding.verdict == "INCONCLUSIVE":
+        parts.append(describe_distance(finding))
+    if finding.kind != "bounded" or finding.verdict != "INCONCLUSIVE":
+        parts.append(describe_remedy(finding))
+    told = "; ".join(clean(part) for part in parts if part)
+    return f"{clean(finding.verdict)} {describe_place(concern)}: {told}"
 
 
 def _findings_in_words(layout: Layout, selection: Mapping[str, Any]) -> list[str]:
@@ -25,15 +40,11 @@ def _findings_in_words(layout: Layout, selection: Mapping[str, Any]) -> list[str
         if finalist["candidate"] is None:
             lines.append(f"slot {finalist['slot']}: no candidate was good enough on the validation split")
             continue
-        findings = read_json(layout.decision(finalist["slot"]))["findings"]
-        wanting = [entry for entry in findings if entry["blocking"] and entry["verdict"] != "PASS"]
-        wanting += [entry for entry in findings if not entry["blocking"] and entry["verdict"] == "ERROR"]
-        lines += [
-            f"{finalist['candidate']}: {entry['verdict']} {entry['rule']}: {entry['message']}"
-            for entry in wanting[:_MOST_FINDINGS]
-        ]
-        if len(wanting) > _MOST_FINDINGS:
-            lines.append(f"{finalist['candidate']}: and {len(wanting) - _MOST_FINDINGS} more")
+        concerns = read_decision(layout.decision(finalist["slot"])).concerns
+        stopping = [concern for concern in concerns if concern[0].stops]
+        lines += [f"{finalist['candidate']}: {_in_words(concern)}" for concern in stopping[:_MOST_FINDINGS]]
+        if len(stopping) > _MOST_FINDINGS:
+            lines.append(f"{finalist['candidate']}: and {len(stopping) - _MOST_FINDINGS} more")
     return lines
 
 

@@ -14,8 +14,9 @@ from pipeline.params import Params
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import onnxruntime
 
-    from checks.evidence import Attacks
+    from checks.evidence import Attacks, Contract
     from pipeline.data.dataset import Dataset, Split
     from pipeline.probes.finalist import Finalist
 
@@ -52,6 +53,41 @@ def _write_examples(folder: Path, split: Split, dataset: Dataset) -> None:
         header,
         {"ids": split.ids, "units": split.units, "labels": split.labels, **columns},
     )
+
+
+def _write_scores(
+    folder: Path,
+    split: Split,
+    scores: dict[str, npt.NDArray[np.float32]],
+    sessions: dict[str, onnxruntime.InferenceSession],
+    finalist: Finalist,
+    digests: dict[str, str],
+) -> None:
+    from pipeline.probes.session import PROVIDERS
+    from pipeline.probes.tables import write_table
+
+    for name, sha256 in (("baseline", finalist.baseline_sha256), ("candidate", finalist.candidate_sha256)):
+        header = {
+            "schema": "leangate/scores/1",
+            **digests,
+            "model_sha256": sha256,
+            "output": finalist.output,
+            "providers": {"declared": list(PROVIDERS), name: sessions[name].get_providers()},
+        }
+        write_table(folder / f"{name}.npz", header, {"ids": split.ids, "scores": scores[name]})
+
+
+def _write_contract(folder: Path, contract: Contract, params: Params, subject: dict[str, str]) -> None:
+    from pipeline.probes.tables import write_table
+
+    effort = {"batch_size": params.evaluate.batch_size, "examples": params.evaluate.contract_examples}
+    header = {"schema": "leangate/contract/1", **subject, "effort": effort, "seed": params.seed}
+    arrays = {
+        f"{model}:{run}": scores
+        for model, runs in (("baseline", contract.baseline), ("candidate", contract.candidate))
+        for run, scores in runs.items()
+    }
+    write_table(folder / "contract.npz", header, {"ids": contract.ids, **arrays})
 
 
 def _write_attacks(folder: Path, attacks: Attacks, params: Params, subject: dict[str, str]) -> None:
@@ -111,8 +147,8 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -
     from pipeline.data.dataset import read_dataset
     from pipeline.probes.attack import Target, run_attacks
     from pipeline.probes.code_digest import code_sha256
+    from pipeline.probes.contract import run_contract
     from pipeline.probes.session import open_session, predict
-    from pipeline.probes.tables import write_table
     from pipeline.probes.twin import build_twin
 
     dataset = read_dataset(layout.data)
@@ -132,6 +168,14 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -
                 where=str(path),
             )
     targets = {name: Target(sessions[name], build_twin(path)) for name, path in files.items()}
+    contract = run_contract(
+        (targets["baseline"], finalist.baseline),
+        (targets["candidate"], finalist.candidate),
+        split,
+        examples=params.evaluate.contract_examples,
+        seed=params.seed,
+        batch_size=params.evaluate.batch_size,
+    )
     attacks = run_attacks(
         targets["baseline"],
         targets["candidate"],
@@ -144,9 +188,8 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -
     )
     with output_dir(output) as folder:
         _write_examples(folder, split, dataset)
-        for name in files:
-            header = {"schema": "leangate/scores/1", **digests, "model_sha256": models[f"{name}_sha256"]}
-            write_table(folder / f"{name}.npz", header, {"ids": split.ids, "scores": scores[name]})
+        _write_scores(folder, split, scores, sessions, finalist, digests)
+        _write_contract(folder, contract, params, models | digests)
         _write_attacks(folder, attacks, params, models | digests)
         _write_cost(folder, finalist, models)
         groups_subject = models | {"data_sha256": dataset.sha256}

@@ -7,12 +7,14 @@ The stage succeeds whatever the decision, so that a decision is always recorded;
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from checks.canonical import read_json, sha256_file
 from checks.decision import Decision, absent, decide, decide_unreadable
 from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
 from checks.evidence import Evidence, Subject, read_evidence
+from checks.flips import most_changed
 from pipeline.data.dataset import data_digest
 from pipeline.files import write_json
 from pipeline.layout import Layout
@@ -20,7 +22,20 @@ from pipeline.params import Params
 from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.probes.code_digest import code_sha256
 
-__all__ = ["run"]
+__all__ = ["Judged", "judge_slot", "run"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was decided on the finalist of one slot.
+
+    Attributes:
+        decision: The decision; None where no candidate fills the slot.
+        value: What the stage writes: slot, candidate, policy, what the evidence is about, all findings.
+    """
+
+    decision: Decision | None
+    value: Mapping[str, Any]
 
 
 def _finalists(layout: Layout) -> Mapping[str, str | None]:
@@ -58,13 +73,26 @@ def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple
         return decide_unreadable(file.policy, broken, finalists=finalists), None
 
 
-def run(layout: Layout, params: Params, *, slot: str) -> None:
-    """Write the decision on the finalist in `slot`.
+def _most_changed(evidence: Evidence) -> list[dict[str, Any]]:
+    try:
+        return most_changed(evidence)
+    except LeanGateError:  # scores that are no scores; the findings say so
+        return []
+
+
+def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
+    """Judge the evidence that lies in `layout` on the finalist of one slot; nothing is written.
+
+    Args:
+        layout: Where data, models and evidence lie.
+        slot: Of the shortlist.
+        file: The policy.
 
     Raises:
+        EvidenceError: if there is no shortlist.
+        ParamsError: if the shortlist has no such slot.
         PolicyError: if the policy is wrong; nothing is decided under a wrong policy.
     """
-    file = load_policy(layout.policy)
     slots = _finalists(layout)
     if slot not in slots:
         raise ParamsError(
@@ -79,11 +107,24 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
         "finalists": finalists,
         "subject": None,
         "evidence": {},
+        "most_changed": [],
     }
     if slots[slot] is None:
-        write_json(layout.decision(slot), head | dict(absent(file.policy, finalists=finalists)))
-        return
+        return Judged(None, head | dict(absent(file.policy, finalists=finalists)))
     decision, evidence = _judge(layout, slot, file, finalists)
     if evidence is not None:
-        head |= {"subject": evidence.subject.to_json(), "evidence": dict(evidence.files)}
-    write_json(layout.decision(slot), head | decision.to_json())
+        head |= {
+            "subject": evidence.subject.to_json(),
+            "evidence": dict(evidence.files),
+            "most_changed": _most_changed(evidence),
+        }
+    return Judged(decision, head | decision.to_json())
+
+
+def run(layout: Layout, params: Params, *, slot: str) -> None:
+    """Write the decision on the finalist in `slot`.
+
+    Raises:
+        PolicyError: if the policy is wrong; nothing is decided under a wrong policy.
+    """
+    write_json(layout.decision(slot), judge_slot(layout, slot, load_policy(layout.policy)).value)

@@ -103,6 +103,9 @@ class Model(Section):
         min_length=1, max_length=64, description="a channel, of pixels scaled to [0, 1]"
     )
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, max_length=64)
+    output: Literal["logits", "probabilities"] = Field(
+        default="logits", description="what the network answers; probabilities end with a softmax"
+    )
 
     @model_validator(mode="after")
     def _code_holds_factory(self) -> Self:
@@ -211,6 +214,9 @@ class Evaluate(Section):
     """evaluate: the probes on the test split."""
 
     batch_size: int = Field(ge=1, le=65_536)
+    contract_examples: int = Field(
+        default=128, ge=1, le=65_536, description="of the test split, on which a file must answer alike"
+    )
     attack: Attack
 
 
@@ -288,7 +294,8 @@ def load_yaml(path: Path, error_type: type[InputError]) -> Any:
             hint="run the command in the folder that holds dvc.yaml",
         ) from error
     except (YAMLError, ValueError, RecursionError) as error:
-        text = " ".join(str(error).split())
+        # The rest of a message about a duplicate key says how to allow it.
+        text = " ".join(str(error).split("To suppress")[0].split())
         raise error_type(f"expected YAML, got: {text}", where=str(path)) from error
 
 

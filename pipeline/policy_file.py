@@ -9,8 +9,9 @@ from pathlib import Path
 
 from checks.canonical import sha256_file
 from checks.errors import PolicyError
+from checks.plugins import load_checks
 from checks.policy import Policy, parse_policy
-from checks.protocol import Check, built_in_checks, metric_methods
+from checks.protocol import Check, built_in_checks, metrics_of
 from pipeline.params import load_yaml
 
 __all__ = ["PolicyFile", "load_policy"]
@@ -30,7 +31,13 @@ def load_policy(path: Path) -> PolicyFile:
 
     Raises:
         PolicyError: naming file and key, if anything in it is wrong.
+        CheckError: if a check it names cannot be loaded.
     """
-    checks = built_in_checks()
-    policy = parse_policy(load_yaml(path, PolicyError), metric_methods(checks), path.name)
-    return PolicyFile(policy, sha256_file(path), checks)
+    raw = load_yaml(path, PolicyError)
+    named = raw.get("checks") if isinstance(raw, dict) else None
+    # What is wrong with the list itself is said below, where the whole policy is parsed.
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    names = list(dict.fromkeys(name.strip() for name in names))
+    policy = parse_policy(raw, metrics_of(load_checks(names, built_in_checks(), path.name)), path.name)
+    built_in = built_in_checks(policy.operating_points)
+    return PolicyFile(policy, sha256_file(path), load_checks(policy.checks, built_in, path.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,19 @@ def _splits(examples: SourceExamples, units: list[str], params: Prepare, seed: i
     unknown = sorted(set(examples.splits) - set(SPLITS))
     if unknown:
         raise DataError(
-            f"expected splits named {list(SPLITS)}, got {unknown[:5]}", where="params.yaml prepare.source"
+            f"expected splits named {list(SPLITS)}, got {unknown[:5]}, the first in row "
+            f"{examples.ids[list(examples.splits).index(unknown[0])]}",
+            where=f"params.yaml prepare.source ({params.source})",
         )
     return list(examples.splits)
+
+
+def _described(columns: Mapping[str, Any]) -> str:
+    return (
+        f"one of the source's columns {sorted(columns)}"
+        if columns
+        else "a column, of which the source has none,"
+    )
 
 
 def _slice_columns(
@@ -109,19 +119,21 @@ def _slice_columns(
             }
         else:
             raise DataError(
-                f"expected a slice column of the source {sorted(examples.columns)} "
-                f"or one of {sorted(measured)}, got {name!r}",
+                f"expected {_described(examples.columns)} or one of {sorted(measured)}, which are measured, "
+                f"got {name!r}",
                 where="params.yaml prepare.slices",
+                hint="a source's other columns may be slices; prepare.source says which source",
             )
     return columns, origins
 
 
-def _classes(labels: Sequence[str], params: Prepare) -> list[str]:
+def _classes(labels: Sequence[str], ids: Sequence[str], params: Prepare) -> list[str]:
     classes = list(params.classes) if params.classes is not None else sorted(set(labels))
     outside = sorted(set(labels) - set(classes))
     if outside:
+        row = ids[list(labels).index(outside[0])]
         raise DataError(
-            f"expected labels among {classes}, got {outside[:5]}",
+            f"expected labels among {classes}, got {outside[:5]}, the first in row {row}",
             where="params.yaml prepare.classes",
             hint="add the class, or remove the rows",
         )
@@ -185,11 +197,12 @@ def run(layout: Layout, params: Params) -> None:
     duplicated = manifest["id"][manifest["id"].duplicated()].unique().tolist()
     if duplicated:
         raise DataError(
-            f"expected unique ids, got {duplicated[:5]} more than once", where="params.yaml prepare.source"
+            f"expected unique ids, got {duplicated[:5]} more than once",
+            where=f"params.yaml prepare.source ({params.prepare.source})",
         )
     facts = {
         "schema": "leangate/data/1",
-        "classes": _classes(values["label"], params.prepare),
+        "classes": _classes(values["label"], values["id"], params.prepare),
         "pixel_max": int(examples.pixel_max),
         "shape": [int(size) for size in examples.pixels.shape[1:]],
         "rows": count,

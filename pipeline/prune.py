@@ -119,13 +119,17 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
     network = build_network(params.model, shape, len(dataset.classes), layout.root, params.seed)
     weights = layout.baseline / "weights.safetensors"
     load_weights(network, weights, str(weights))
-    module, passes = _shrink(
-        Preprocessed(network, params.model, dataset.pixel_max), recipe, dataset, params.seed
-    )
+    whole = Preprocessed(network, params.model, dataset.pixel_max)
+    try:
+        module, passes = _shrink(whole, recipe, dataset, params.seed)
+    except CompressionError as error:
+        where = error.where.replace("*", variant)
+        raise CompressionError(error.what, where=where, hint=error.hint) from error
     with output_dir(layout.shrunk(variant)) as folder:
         save_weights(module, folder / "weights.safetensors")
         export_onnx(module, shape, folder / "model.onnx")
-        record = record_model(folder / "model.onnx", variant, dataset, baseline["passes"] + passes)
+        passes = baseline["passes"] + passes
+        record = record_model(folder / "model.onnx", variant, dataset, passes, output=params.model.output)
         if record["macs"] > baseline["macs"] / recipe.macs_reduction:
             raise CompressionError(
                 f"expected at most {baseline['macs'] / recipe.macs_reduction:.0f} multiply-accumulates, "

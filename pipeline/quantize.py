@@ -31,7 +31,8 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
             f"expected fp32 or int8, got {precision!r}", where="params.yaml quantize.precisions"
         )
     source = layout.shrunk(variant)
-    passes = read_record(source)["passes"]
+    shrunk = read_record(source)
+    passes, output = shrunk["passes"], shrunk["output"]
     dataset = read_dataset(layout.data)
     name = f"{variant}-{precision}"
     with output_dir(layout.candidate(name)) as folder:
@@ -46,4 +47,4 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
             passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
         else:
             shutil.copyfile(source / "model.onnx", path)
-        write_json(folder / "model.json", record_model(path, name, dataset, passes))
+        write_json(folder / "model.json", record_model(path, name, dataset, passes, output=output))

@@ -27,7 +27,7 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
     from pipeline.probes.code_digest import code_sha256
     from pipeline.probes.finalist import read_finalist, write_absent
     from pipeline.probes.latency import measure_latency
-    from pipeline.probes.session import PROVIDERS, open_session
+    from pipeline.probes.session import open_session
     from pipeline.probes.tables import write_table
 
     finalist = read_finalist(layout, slot)
@@ -56,7 +56,13 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
         "effort": options.model_dump(mode="json"),
         "load_average": {"before": load_before, "after": os.getloadavg()[0]},
         "onnxruntime": version("onnxruntime"),
-        "providers": list(PROVIDERS),
+        "energy_counters": list(timing.energy_counters),
+        "providers": {
+            "declared": list(timing.baseline_providers.declared),
+            "baseline": list(timing.baseline_providers.used),
+            "candidate": list(timing.candidate_providers.used),
+            "control": list(timing.baseline_providers.used),
+        },
         "seed": params.seed,
         "threads": options.threads,
     }
@@ -64,8 +70,15 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
         "baseline_ms": timing.baseline_ms,
         "candidate_ms": timing.candidate_ms,
         "control_ms": timing.control_ms,
+        "baseline_calls_ms": timing.baseline_calls_ms,
+        "candidate_calls_ms": timing.candidate_calls_ms,
+        "baseline_processor_s": timing.baseline_processor_s,
+        "candidate_processor_s": timing.candidate_processor_s,
         "baseline_peak_bytes": timing.baseline_peak_bytes,
         "candidate_peak_bytes": timing.candidate_peak_bytes,
     }
+    if timing.baseline_energy_uj is not None and timing.candidate_energy_uj is not None:
+        arrays["baseline_energy_uj"] = timing.baseline_energy_uj
+        arrays["candidate_energy_uj"] = timing.candidate_energy_uj
     with output_dir(layout.timing(slot)) as folder:
         write_table(folder / "timing.npz", header, arrays)

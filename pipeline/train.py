@@ -53,4 +53,5 @@ def run(layout: Layout, params: Params) -> None:
     with output_dir(layout.baseline) as folder:
         save_weights(network, folder / "weights.safetensors")
         export_onnx(module, shape, folder / "model.onnx")
-        write_json(folder / "model.json", record_model(folder / "model.onnx", "baseline", dataset, [done]))
+        path, output = folder / "model.onnx", params.model.output
+        write_json(folder / "model.json", record_model(path, "baseline", dataset, [done], output=output))

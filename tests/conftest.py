@@ -20,7 +20,16 @@ os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", DVC_NO_A
 
 import numpy as np  # noqa: E402
 
-from checks.evidence import Attacks, Evidence, Examples, Scores, Subject, Timing  # noqa: E402
+from checks.contract_runs import RUNS  # noqa: E402
+from checks.evidence import (  # noqa: E402
+    Attacks,
+    Contract,
+    Evidence,
+    Examples,
+    Scores,
+    Subject,
+    Timing,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository."""
@@ -62,6 +71,28 @@ def _scores(labels: np.ndarray, correct: np.ndarray, classes: int) -> np.ndarray
     return np.eye(classes, dtype=np.float32)[chosen] * 4
 
 
+def _timing(ratio: float, control: float, sessions: int, calls: int, energy: float | None) -> Timing:
+    base = 1 + 0.01 * np.random.default_rng(0).random((1, sessions, 10))
+    spread = np.linspace(0.98, 1.02, calls)
+    spread[calls // 2] = 1.0
+    joules = np.rint(base * 1e6).astype(np.int64)
+    return Timing(
+        batch_sizes=(64,),
+        baseline_ms=base,
+        candidate_ms=base * ratio,
+        control_ms=base * control,
+        baseline_peak_bytes=np.full(sessions, 1000),
+        candidate_peak_bytes=np.full(sessions, 900),
+        baseline_calls_ms=base[..., None] * spread,
+        candidate_calls_ms=(base * ratio)[..., None] * spread,
+        baseline_processor_s=base / 1000,
+        candidate_processor_s=base * ratio / 1000,
+        baseline_energy_uj=None if energy is None else joules,
+        candidate_energy_uj=None if energy is None else np.rint(joules * energy).astype(np.int64),
+        energy_counters=() if energy is None else ("package-0",),
+    )
+
+
 def build_evidence(
     n: int = 900,
     *,
@@ -74,10 +105,13 @@ def build_evidence(
     control: float = 1.0,
     sessions: int = 8,
     units: np.ndarray | None = None,
+    calls: int = 5,
+    energy: float | None = None,
 ) -> Evidence:
     """Evidence on 4 classes and one attribute `light` with levels dim, even, bright, a third each.
 
-    `losses` are spread over all examples, `level_losses` fall into the named levels.
+    `losses` are spread over all examples, `level_losses` fall into the named levels. An odd number of
+    `calls` makes a round; `energy` is the candidate's over the baseline's, where counters were read.
     """
     classes = ("a", "b", "c", "d")
     ids = np.array([f"x{i:05d}" for i in range(n)])
@@ -96,8 +130,7 @@ def build_evidence(
     candidate_robust[1, n // 5 : n // 5 + robust_losses] = False
     perturbation = np.zeros((2, n))
     perturbation[1] = 0.05
-    rng = np.random.default_rng(0)
-    base = 1 + 0.01 * rng.random((1, sessions, 10))
+    scores = {"baseline": _scores(labels, baseline, 4), "candidate": _scores(labels, candidate, 4)}
     groups = {}
     for attribute, column in {"light": light, "label": np.array(classes)[labels]}.items():
         groups[attribute] = {
@@ -118,8 +151,9 @@ def build_evidence(
             {"light": light},
             {"light": ("bright", "dim", "even")},
         ),
-        baseline=Scores(ids, _scores(labels, baseline, 4)),
-        candidate=Scores(ids, _scores(labels, candidate, 4)),
+        baseline=Scores(ids, scores["baseline"]),
+        candidate=Scores(ids, scores["candidate"]),
+        contract=Contract(ids[:64], *(dict.fromkeys(RUNS, scores[model][:64]) for model in scores)),
         attacks=Attacks(
             ids,
             ("clean", "pgd"),
@@ -130,9 +164,7 @@ def build_evidence(
             0.05,
             (1.0, 1.0),
         ),
-        timing=Timing(
-            (64,), base, base * ratio, base * control, np.full(sessions, 1000), np.full(sessions, 900)
-        ),
+        timing=_timing(ratio, control, sessions, calls, energy),
         cost={
             "baseline": {"bytes": 1000, "macs": 1000, "parameters": 100},
             "candidate": {"bytes": 200, "macs": 400, "parameters": 40},
@@ -152,3 +184,43 @@ def evidence() -> Callable[..., Evidence]:
 def vary() -> Callable[..., Any]:
     """`dataclasses.replace`, for one changed field."""
     return replace
+
+
+def _decide(
+    labels: Any,
+    baseline: Any,
+    candidate: Any,
+    *,
+    columns: dict[str, Any] | None = None,
+    levels: dict[str, tuple[str, ...]] | None = None,
+    units: Any = None,
+    classes: tuple[str, ...] = ("a", "b", "c", "d"),
+) -> Evidence:
+    """Evidence on which both models decide for these classes, by position; -1 is scores that are NaN."""
+    labels = np.asarray(labels, dtype=np.int64)
+    good = build_evidence(len(labels))
+    ids = good.examples.ids
+    columns = {name: np.asarray(column, dtype=np.str_) for name, column in (columns or {}).items()}
+    found = {name: tuple(sorted(set(column.tolist()))) for name, column in columns.items()}
+
+    def scores(chosen: Any) -> Scores:
+        chosen = np.asarray(chosen)
+        answers = np.eye(len(classes), dtype=np.float32)[chosen] * 4
+        answers[chosen < 0] = np.nan
+        return replace(good.baseline, ids=ids, scores=answers)
+
+    examples = Examples(
+        ids,
+        ids if units is None else np.asarray(units, dtype=np.str_),
+        labels,
+        classes,
+        columns,
+        found | (levels or {}),
+    )
+    return replace(good, examples=examples, baseline=scores(baseline), candidate=scores(candidate))
+
+
+@pytest.fixture
+def decided() -> Callable[..., Evidence]:
+    """Build evidence from decisions; see `_decide`."""
+    return _decide

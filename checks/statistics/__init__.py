@@ -9,8 +9,14 @@ bound or a large p-value, never a comfortable one. Read in this order:
     planning      how many units a margin needs, the chance to pass, the margin that n allows
     binomial      one proportion: Clopper-Pearson and Wilson bounds
     disparity     difference of two groups' paired changes (MOVER on Tango bounds)
+    proportions   difference and ratio of two groups' shares (Miettinen-Nurminen, MOVER on Wilson)
+    pairs         the worst of all pairs of groups, for each of these comparisons
     ranks         Hodges-Lehmann estimate and signed-rank bounds for small samples of ratios
+    resampling    bootstrap-t and grouped jackknife-t, where there is no closed form
+    order_statistics  bounds of a quantile, such as the slowest of a hundred calls
+    screens       searches for concentration of losses and flips
     multiplicity  Holm's step-down rule for several claims of harm
+    attempts      the level of the next attempt on the same data
 
 Words used throughout:
 

@@ -64,6 +64,20 @@ def score_of(losses: int, gains: int, n: int, theta: float) -> float:
     return (gains - losses + n * t) / math.sqrt(variance) if variance > 0 else 0.0
 
 
+def score_many(losses: FloatArray, gains: FloatArray, n: FloatArray, theta: FloatArray) -> FloatArray:
+    """Return `score` for arrays of one shape, with sizes and hypotheses of their own."""
+    swapped, t = theta > 0, np.abs(theta)
+    first, second = np.where(swapped, gains, losses), np.where(swapped, losses, gains)
+    b_term = second * (1 - t) + first * (1 + t) - 2 * n * t
+    root = np.sqrt(b_term * b_term + 8 * n * second * t * (1 - t))
+    conjugate = np.where(root - b_term > 0, root - b_term, 1.0)
+    gain_rate = np.where(b_term >= 0, (b_term + root) / (4 * n), 2 * second * t * (1 - t) / conjugate)
+    variance = n * (2 * gain_rate + t * (1 - t))
+    known = variance > 0
+    statistic = (second - first + n * t) / np.sqrt(np.where(known, variance, 1.0))
+    return np.asarray(np.where(known, np.where(swapped, -statistic, statistic), 0.0), dtype=np.float64)
+
+
 def _smallest_gains(losses: IntArray, n: int, theta: float, z: float) -> IntArray:
     """Return per loss count the fewest gains whose score reaches `z`; n - losses + 1 if none do.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from checks.statistics._validate import check_alpha, check_real
 
-__all__ = ["holm"]
+__all__ = ["holm", "holm_adjusted"]
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
@@ -37,3 +37,31 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
             break
         rejected[index] = True
     return rejected
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values adjusted for their number by Holm's rule.
+
+    An adjusted value at or below alpha says what `holm` at that alpha says, up to the last digit
+    where a p-value lies on its threshold: the smallest of k is multiplied by k, the next by k - 1,
+    and so on, and none is below the one before it.
+
+    Args:
+        p_values: one per hypothesis, each in [0, 1]; may be empty.
+
+    Returns:
+        One adjusted value per p-value, in their order, each in [0, 1] and not below its p-value.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6:65.
+    """
+    for p_value in p_values:
+        check_real("every p-value", p_value, "[0, 1]", inside=0.0 <= p_value <= 1.0)
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -8,8 +8,12 @@ estimates it.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from checks.statistics._arrays import paired_arrays
 from checks.statistics._special import normal_quantile
-from checks.statistics._unconditional import exact_p, rejects, score_of
+from checks.statistics._unconditional import exact_p, rejects, score_many, score_of
 from checks.statistics._validate import (
     check_alpha,
     check_gamma,
@@ -19,7 +23,7 @@ from checks.statistics._validate import (
     share_of,
 )
 
-__all__ = ["exact_lower", "p_harm", "p_noninferior", "tango_bounds", "tango_z"]
+__all__ = ["exact_lower", "p_harm", "p_noninferior", "tango_bounds", "tango_bounds_many", "tango_z"]
 
 _BISECTIONS = 45
 
@@ -82,6 +86,39 @@ def _score_limit(losses: int, gains: int, n: int, z: float) -> float:
         else:
             high = middle
     return low
+
+
+def tango_bounds_many(
+    losses: ArrayLike, gains: ArrayLike, n: ArrayLike, alpha: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `tango_bounds` of many tables at once.
+
+    Args:
+        losses: integers >= 0, of any shape that broadcasts with the others.
+        gains: integers >= 0, losses + gains <= n.
+        n: units judged, integers >= 1.
+        alpha: error probability of each limit by itself, in (0, 0.5].
+
+    Returns:
+        (L, U), float64 arrays of the common shape, each within 1e-12 of the limits of its table.
+
+    Raises:
+        ValueError: if an argument is outside its range or the shapes do not broadcast.
+
+    Source: Tango 1998, Statistics in Medicine 17:891 (limits solve score = +-z).
+    """
+    lost, gained, size = (array.astype(np.float64) for array in paired_arrays(losses, gains, n))
+    check_alpha(alpha)
+    z = normal_quantile(1 - alpha)
+    # The upper limit is minus the lower one with losses and gains exchanged: one search finds both.
+    first, second = np.stack([lost, gained]), np.stack([gained, lost])
+    sizes = np.stack([size, size])
+    low, high = np.full(first.shape, -1.0), (second - first) / sizes
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        beyond = score_many(first, second, sizes, middle) >= z
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return low[0], -low[1]
 
 
 def p_noninferior(losses: int, gains: int, n: int, margin: float, *, gamma: float = 5e-4) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.card.contents import Contents
 from pipeline.card.figures import TO_COMPLETE
-from pipeline.card.markdown import DASH, Markdown, join, literal, table
+from pipeline.markdown import DASH, Markdown, join, literal, table
 from pipeline.params import Bundle
 
 __all__ = ["PROVISIONS", "Provision", "compliance_table"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from checks.evidence import Evidence, Subject, read_evidence
+from pipeline.decision_file import DECISION_SCHEMA
 from pipeline.fields import Fields, read_fields
 
 __all__ = [
@@ -32,6 +33,7 @@ TABLES = (
     "examples.npz",
     "baseline.npz",
     "candidate.npz",
+    "contract.npz",
     "attacks.npz",
     "cost.json",
     "groups.json",
@@ -127,7 +129,8 @@ def _check_decision(decision: Fields, verdict: Fields) -> None:
         raise EvidenceError("expected findings of blocking rules, got none", where=decision.where)
     for entry in findings:
         verdict_of_rule = entry.text("verdict")
-        if verdict_of_rule == "ERROR" or (entry.flag("blocking") and verdict_of_rule != "PASS"):
+        wanted = "NO-FINDING" if entry.text("kind") == "screen" else "PASS"
+        if verdict_of_rule == "ERROR" or (entry.flag("blocking") and verdict_of_rule != wanted):
             raise EvidenceError(
                 f"expected an open decision to hold only what passed, got {verdict_of_rule}",
                 where=entry.where,
@@ -182,7 +185,7 @@ def read_contents(folder: Path) -> Contents:
     _expect(
         verdict.text("decision_sha256"), digests["decision.json"], "SHA-256", str(folder / "decision.json")
     )
-    decision = read_fields(folder / "decision.json", "leangate/decision/1")
+    decision = read_fields(folder / "decision.json", DECISION_SCHEMA)
     _check_decision(decision, verdict)
     policy_sha256 = decision.inner("policy").text("sha256")
     _expect(policy_sha256, digests["policy.yaml"], "SHA-256", str(folder / "policy.yaml"))

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 from pipeline.card.contents import Contents
-from pipeline.card.figures import Judged, batch_size
+from pipeline.card.figures import Judged
 from pipeline.params import Bundle
 
 __all__ = ["front_matter"]
@@ -59,14 +59,12 @@ def _metrics(judged: Judged) -> list[dict[str, Any]]:
     }
     metrics: list[dict[str, Any]] = []
     for metric, words in named.items():
-        reading = judged.reading(metric)
+        reading = judged.decision.reading(metric)
         if reading is not None:
             metrics.append({"type": "accuracy", "name": words, "value": round(reading.value, 4)})
-    for key, reading in sorted(judged.readings.items(), key=lambda item: batch_size(item[0][0]) or 0):
-        size = batch_size(reading.metric)
-        if size is not None and key[1:] == ("overall", None):
-            name = f"Time of a batch of {size}, share of the baseline's"
-            metrics.append({"type": "latency_ratio", "name": name, "value": round(reading.value, 4)})
+    for size, reading in judged.decision.by_batch("latency_ratio"):
+        name = f"Time of a batch of {size}, share of the baseline's"
+        metrics.append({"type": "latency_ratio", "name": name, "value": round(reading.value, 4)})
     return metrics
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pipeline.card.compliance import compliance_table
 from pipeline.card.contents import CARD, Contents
-from pipeline.card.figures import Judged, batch_size, cite, declared, read_judged, slice_words, value_of
+from pipeline.card.figures import Judged, cite, declared, read_judged, slice_words, value_of
 from pipeline.card.front import front_matter
-from pipeline.card.markdown import Markdown, bullets, code, heading, join, literal, table, text
 from pipeline.card.provenance import data_section, verify_section
+from pipeline.card.rules import flips_section, policy_section, screens_section
 from pipeline.card.sections import (
     PROVISO,
     accuracy_section,
@@ -16,11 +16,12 @@ from pipeline.card.sections import (
     compression_section,
     decision_section,
     disparity_section,
-    policy_section,
     policy_words,
 )
 from pipeline.fields import Fields
+from pipeline.markdown import Markdown, bullets, code, heading, join, literal, table, text
 from pipeline.params import Bundle
+from pipeline.report.wording import SEARCH
 
 __all__ = ["MAX_SUMMARY", "model_card", "summary"]
 
@@ -36,8 +37,8 @@ _LIMITATIONS = (
         "at most the policy's alpha, which the finalists of one run share; every further run on the same "
         "test split may err anew."
     ),
-    "Screens search for trouble; one without a finding promises nothing about what it did not find.",
-    "Latency and memory are ratios on the machine that measured them; another machine may give other ratios.",
+    f"Screens search for trouble. {SEARCH}",
+    "Time, energy and memory hold on the machine that measured them; another machine may give other figures.",
     "Harm is measured against the baseline; faults that the baseline already had are still there.",
 )
 
@@ -66,6 +67,8 @@ def model_card(contents: Contents, provider: Bundle) -> str:
         *accuracy_section(contents, judged),
         *disparity_section(contents, judged),
         *attack_section(contents, judged),
+        *flips_section(contents, judged),
+        *screens_section(contents, judged),
         *policy_section(contents, judged),
         *data_section(contents),
         heading(2, literal("Limitations")),
@@ -90,16 +93,14 @@ def _glance(contents: Contents, judged: Judged) -> Markdown:
     before, after = (cost.inner(side).count("bytes") for side in ("baseline", "candidate"))
     rows = {"File, bytes": literal(f"{before:,} → {after:,}")}
     for metric, words in (("accuracy", "Accuracy"), ("robust_accuracy", "Accuracy under attack")):
-        both = [value_of(judged.reading(f"{model}_{metric}")) for model in ("baseline", "candidate")]
+        both = [value_of(judged.decision.reading(f"{model}_{metric}")) for model in ("baseline", "candidate")]
         rows[words] = join(both, " → ")
-    changes = [reading for reading in judged.readings_of("accuracy_change") if reading.slice != "overall"]
+    changes = judged.decision.slices_of("accuracy_change")
     if changes:
         worst = min(changes, key=lambda reading: (reading.value, reading.slice))
-        rows["Change on the worst slice"] = literal(f"{value_of(worst)} ({slice_words(worst.slice)})")
-    times = [(batch_size(reading.metric) or 0, reading) for reading in judged.readings.values()]
-    for size, reading in sorted(times, key=lambda pair: pair[0])[-_MOST_BATCHES:]:
-        if size:
-            rows[f"Time, batch of {size}"] = literal(f"{value_of(reading)} of the baseline's")
+        rows["Change on the worst slice"] = literal(f"{value_of(worst)} ({slice_words(worst)})")
+    for size, reading in judged.decision.by_batch("latency_ratio")[-_MOST_BATCHES:]:
+        rows[f"Time, batch of {size}"] = literal(f"{value_of(reading)} of the baseline's")
     cells = [(literal(words), value) for words, value in rows.items()]
     return table(("Test split", "Baseline → candidate"), cells, "lr")
 

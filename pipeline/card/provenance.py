@@ -7,7 +7,7 @@ from collections import Counter
 
 from pipeline.card.contents import CARD, Contents
 from pipeline.card.figures import TO_COMPLETE, cite
-from pipeline.card.markdown import Markdown, code, heading, literal, table, text
+from pipeline.markdown import Markdown, code, heading, literal, table, text
 
 __all__ = ["data_section", "verify_section"]
 

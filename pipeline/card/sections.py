@@ -3,36 +3,36 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from checks.canonical import dumps
 from checks.errors import EvidenceError
 from pipeline.card.contents import Contents
 from pipeline.card.figures import (
-    Finding,
     Judged,
-    Reading,
-    batch_size,
     cite,
-    declared,
     interval_of,
     judgement_of,
     order_slices,
     slice_words,
     value_of,
 )
-from pipeline.card.markdown import DASH, Markdown, code, heading, literal, table, text
+from pipeline.decision_file import Finding, Reading, attribute_of
 from pipeline.fields import Fields
+from pipeline.markdown import DASH, Markdown, code, heading, literal, table, text
+from pipeline.report.wording import (
+    describe_timings,
+    summarise_findings,
+)
 
 __all__ = [
+    "JUDGEMENT",
     "PROVISO",
     "accuracy_section",
     "attack_section",
     "compression_section",
     "decision_section",
     "disparity_section",
-    "policy_section",
     "policy_words",
 ]
 
@@ -40,9 +40,8 @@ PROVISO = (
     "The claim is against this pool of attacks and this budget only: another attack may do better, so each "
     "accuracy is an upper bound on robustness, and none is a guarantee."
 )
-_SHOWN = ("accuracy_change", "accuracy_change_gap", "robust_accuracy_change")
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_JUDGEMENT = ("Deciding bound", "Limit", "Verdict")
+JUDGEMENT = ("Deciding bound", "Limit", "Smallest harm seen", "Verdict")
 
 
 def policy_words(decision: Fields) -> Markdown:
@@ -54,8 +53,7 @@ def policy_words(decision: Fields) -> Markdown:
 def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
     """Return what was decided, on what, by which rules."""
     decision, subject = contents.decision, contents.evidence.subject
-    counts = Counter(finding.verdict for finding in judged.findings)
-    told = ", ".join(f"{count} {text(verdict)}" for verdict, count in sorted(counts.items()))
+    told = text(summarise_findings(judged.decision))
     finalists = decision.count("finalists")
     rows = [
         ("Candidate", code(contents.verdict.text("candidate")), subject.candidate_sha256),
@@ -75,7 +73,8 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
             f"Bounded rules were judged at a one-sided error of {decision.number('alpha_each'):g} "
             f"({decision.number('alpha'):g} shared by {finalists} finalist{'' if finalists == 1 else 's'}). "
             "Intervals below are 90 % intervals, each end a one-sided 95 % bound; the deciding bound is the "
-            "one that the rule held against its limit."
+            "one that the rule held against its limit. The smallest harm seen is the least that so many "
+            "examples tell from none in four cases of five."
         ),
         table(("What", "Name", "SHA-256"), [(literal(a), b, literal(f"`{c}`")) for a, b, c in rows]),
     ]
@@ -104,15 +103,17 @@ def _costs(contents: Contents) -> list[tuple[Markdown, ...]]:
 
 
 def _timings(judged: Judged) -> list[tuple[Markdown, ...]]:
-    sizes = [(batch_size(reading.metric) or 0, reading) for reading in judged.readings.values()]
-    named = [
-        (f"Time, batch of {size}", reading)
-        for size, reading in sorted(sizes, key=lambda pair: pair[0])
-        if size
-    ]
-    memory = judged.reading("peak_memory_ratio")
-    named += [("Peak memory of a process", memory)] if memory else []
-    return [(literal(title), DASH, DASH, value_of(reading), interval_of(reading)) for title, reading in named]
+    """Rows of what was timed: ratios in the column of ratios, times of one model in its own."""
+    rows: list[tuple[Markdown, ...]] = []
+    for words, reading in describe_timings(judged.decision):
+        value, spread = value_of(reading), interval_of(reading)
+        side = reading.metric.partition("_")[0]
+        if side in ("baseline", "candidate"):
+            cells = (value, DASH, DASH) if side == "baseline" else (DASH, value, DASH)
+        else:
+            cells = (DASH, DASH, value)
+        rows.append((literal(words), *cells, spread))
+    return rows
 
 
 def _option(value: object) -> str:
@@ -149,7 +150,9 @@ def compression_section(contents: Contents, judged: Judged) -> list[Markdown]:
 def _ruled(judged: Judged, readings: Iterable[Reading]) -> list[tuple[Reading, Finding | None]]:
     """Pair each measurement with each rule on it, or with None where there is no rule."""
     return [
-        (reading, finding) for reading in readings for finding in (judged.findings_on(reading) or (None,))
+        (reading, finding)
+        for reading in readings
+        for finding in (judged.decision.findings_on(reading) or (None,))
     ]
 
 
@@ -167,29 +170,31 @@ def _ordered(readings: Iterable[Reading], data: Fields) -> list[Reading]:
 def _accuracy_table(judged: Judged, changes: Sequence[Reading]) -> Markdown:
     rows = [
         (
-            slice_words(change.slice),
+            slice_words(change),
             _count(change),
-            value_of(judged.reading("baseline_accuracy", change.slice)),
-            value_of(judged.reading("candidate_accuracy", change.slice)),
+            value_of(judged.decision.reading("baseline_accuracy", change.slice)),
+            value_of(judged.decision.reading("candidate_accuracy", change.slice)),
             value_of(change),
             interval_of(change),
             *judgement_of(rule),
         )
         for change, rule in _ruled(judged, changes)
     ]
-    header = ("Slice", "n", "Baseline", "Candidate", "Change", "90 % interval", *_JUDGEMENT)
-    return table(header, rows, "lrrrrrrrl")
+    header = ("Slice", "n", "Baseline", "Candidate", "Change", "90 % interval", *JUDGEMENT)
+    return table(header, rows, "lrrrrrrrrl")
 
 
 def accuracy_section(contents: Contents, judged: Judged) -> list[Markdown]:
     """Return accuracy overall, by slice and by class."""
-    changes = _ordered(judged.readings_of("accuracy_change"), contents.data)
-    classes = [change for change in changes if change.slice.partition("=")[0] == "label"]
+    decision = judged.decision
+    whole_change = [one for one in decision.readings_of("accuracy_change") if one.slice == "overall"]
+    changes = _ordered([*whole_change, *decision.slices_of("accuracy_change")], contents.data)
+    classes = [change for change in changes if attribute_of(change.slice) == "label"]
     rest = [change for change in changes if change not in classes]
     source = cite(
         contents, "decision.json", "evidence/examples.npz", "evidence/baseline.npz", "evidence/candidate.npz"
     )
-    whole = judged.reading("candidate_accuracy")
+    whole = decision.reading("candidate_accuracy")
     sections = [
         heading(2, literal("Accuracy on the test split")),
         literal(
@@ -206,56 +211,43 @@ def accuracy_section(contents: Contents, judged: Judged) -> list[Markdown]:
     return sections
 
 
-def _compared(judged: Judged) -> list[Reading]:
-    """Return one direction of each pair with a rule, and of every other attribute the widest gap."""
-    worst: dict[object, tuple[float, Reading]] = {}
-    gaps = judged.readings_of("accuracy_change_gap")
-    ruled = {gap.slice.partition("=")[0] for gap in gaps if judged.findings_on(gap)}
-    for gap in gaps:
-        attribute = gap.slice.partition("=")[0]
-        bounds = [finding.bound for finding in judged.findings_on(gap) if finding.bound is not None]
-        pair = frozenset((gap.slice, gap.versus)) if attribute in ruled else attribute
-        reach = max(bounds, default=gap.value)
-        if pair not in worst or reach > worst[pair][0]:
-            worst[pair] = reach, gap
-    return [gap for _, gap in worst.values()]
-
-
 def disparity_section(contents: Contents, judged: Judged) -> list[Markdown]:
     """Return what compression took from one slice more than from another."""
+    gaps = [one for one in judged.decision.readings if one.metric.endswith("_change_gap")]
     rows = [
         (
-            slice_words(gap.slice, gap.versus),
+            code(gap.metric),
+            slice_words(rule or gap),
             _count(gap),
-            value_of(gap),
-            interval_of(gap),
+            value_of(rule or gap),
+            interval_of(rule or gap),
             *judgement_of(rule),
         )
-        for gap, rule in _ruled(judged, _ordered(_compared(judged), contents.data))
+        for gap, rule in _ruled(judged, _ordered(gaps, contents.data))
     ]
     title = heading(2, literal("Disparity added by compression"))
     if not rows:
         return [title, literal("Not measured: no check compared slices, so nothing is claimed.")]
-    header = ("Between", "n", "Gap added", "90 % interval", *_JUDGEMENT)
+    header = ("Metric", "Between", "n", "Gap added", "90 % interval", *JUDGEMENT)
     return [
         title,
         literal(
-            "How much more accuracy compression cost one slice than another; a gap that the baseline had is "
-            "not in it. Pairs are judged in both directions, and the one that came nearer its limit is "
-            "shown; where no rule compares the levels of an attribute, its widest gap is."
+            "How much more compression cost one slice than another; a gap that the baseline had is not in "
+            "it. Every two levels of an attribute are compared in both directions, and the pair that comes "
+            "nearest its limit, or breaks it, is shown."
         ),
-        table(header, rows, "lrrrrrl"),
+        table(header, rows, "llrrrrrrl"),
         cite(contents, "decision.json", "evidence/groups.json", "evidence/examples.npz"),
     ]
 
 
 def _attack_tables(contents: Contents, judged: Judged) -> list[Markdown]:
     """Robust accuracy of both models and each attack alone, then what the rules said of the change."""
-    robust = [judged.reading(f"{model}_robust_accuracy") for model in ("baseline", "candidate")]
+    robust = [judged.decision.reading(f"{model}_robust_accuracy") for model in ("baseline", "candidate")]
     shown = [(literal("**all of them, the worst of each example**"), robust)]
     for name in contents.evidence.attacks.names:
         alone = [
-            judged.reading(f"{model}_attack_accuracy", f"attack={name}")
+            judged.decision.reading(f"{model}_attack_accuracy", f"attack={name}")
             for model in ("baseline", "candidate")
         ]
         shown.append((code(name), alone))
@@ -272,20 +264,20 @@ def _attack_tables(contents: Contents, judged: Judged) -> list[Markdown]:
     ]
     changes = [
         (
-            slice_words(change.slice),
+            slice_words(change),
             _count(change),
             value_of(change),
             interval_of(change),
             *judgement_of(rule),
         )
         for change, rule in _ruled(
-            judged, _ordered(judged.readings_of("robust_accuracy_change"), contents.data)
+            judged, _ordered(judged.decision.readings_of("robust_accuracy_change"), contents.data)
         )
     ]
     header = ("Accuracy under", "n", "Baseline", "90 % interval", "Candidate", "90 % interval")
     return [
         table(header, accuracies, "lrrrrr"),
-        table(("Change of robust accuracy", "n", "Change", "90 % interval", *_JUDGEMENT), changes, "lrrrrrl"),
+        table(("Change of robust accuracy", "n", "Change", "90 % interval", *JUDGEMENT), changes, "lrrrrrrl"),
     ]
 
 
@@ -306,43 +298,3 @@ def attack_section(contents: Contents, judged: Judged) -> list[Markdown]:
         *_attack_tables(contents, judged),
         cite(contents, "evidence/attacks.npz", "decision.json"),
     ]
-
-
-def policy_section(contents: Contents, judged: Judged) -> list[Markdown]:
-    """Return every rule with its reason, and the findings that no other section shows."""
-    verdicts: dict[str, Counter[str]] = {}
-    for finding in judged.findings:
-        verdicts.setdefault(finding.rule, Counter())[finding.verdict] += 1
-    first = {finding.rule: finding for finding in reversed(judged.findings)}
-    rules = [
-        (
-            code(rule),
-            literal(f"{text(first[rule].kind)}{'' if first[rule].blocking else ', advisory'}"),
-            literal(", ".join(f"{count} {text(verdict)}" for verdict, count in sorted(counts.items()))),
-            declared(first[rule].rule_reason),
-        )
-        for rule, counts in verdicts.items()
-    ]
-    others = [
-        (
-            code(finding.rule),
-            code(finding.reading.metric),
-            slice_words(finding.reading.slice, finding.reading.versus),
-            value_of(finding.reading),
-            *judgement_of(finding),
-        )
-        for finding in judged.findings
-        if finding.reading.metric not in _SHOWN
-    ]
-    name = contents.decision.inner("policy").text("name")
-    parts = [
-        heading(2, literal("Policy")),
-        literal(
-            f"{text(name)}, SHA-256 `{contents.digest('policy.yaml')}`. Its rules, and why they are there:"
-        ),
-        table(("Rule", "Kind", "Findings", "Reason given"), rules),
-    ]
-    if others:
-        header = ("Rule", "Metric", "On", "Value", *_JUDGEMENT)
-        parts += [literal("Findings that no table above shows:"), table(header, others, "lllrrrl")]
-    return [*parts, cite(contents, "decision.json", "policy.yaml")]

@@ -103,8 +103,10 @@ def _decode(data: Any, row: str, max_pixels: int, where: str) -> Pixels:
                 )
             array = np.asarray(image, dtype=np.uint8)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow names the object in memory where it knows no format.
+        came = "bytes of no known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
-            f"row {row}: expected a whole PNG, JPEG, BMP or WebP image, got {error}",
+            f"row {row}: expected a whole PNG, JPEG, BMP or WebP image, got {came}",
             where=where,
             hint="replace the image or remove the row",
         ) from error

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from checks.canonical import read_json, sha256_file
-from checks.errors import ModelError
+from checks.errors import EvidenceError, ModelError
+from checks.evidence import Output, expect_probabilities
 from pipeline.data.dataset import Dataset
 from pipeline.models.cost import measure_cost
 from pipeline.probes.session import open_session, predict
@@ -19,14 +21,30 @@ __all__ = ["measure_on_validation", "read_record", "record_model"]
 SCHEMA = "leangate/model/1"
 
 
-def measure_on_validation(path: Path, dataset: Dataset, batch_size: int = 256) -> tuple[float, float]:
+def _log_shares(scores: npt.NDArray[np.float64], output: Output) -> npt.NDArray[np.float64]:
+    if output == "probabilities":
+        return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    shares: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shares
+
+
+def measure_on_validation(
+    path: Path, dataset: Dataset, batch_size: int = 256, *, output: Output = "logits"
+) -> tuple[float, float]:
     """Measure the ONNX file on the validation split.
+
+    Args:
+        path: The file.
+        dataset: Gives the validation split.
+        batch_size: Images a call.
+        output: Whether the file answers `logits` or `probabilities`.
 
     Returns:
         The share it gets right, and its mean cross-entropy in nats.
 
     Raises:
-        ModelError: if a score is NaN or infinite.
+        ModelError: if a score is NaN or infinite, or what is called a probability is none.
     """
     split = dataset.split("validation")
     scores = predict(open_session(path), split.images, batch_size).astype(np.float64)
@@ -34,13 +52,18 @@ def measure_on_validation(path: Path, dataset: Dataset, batch_size: int = 256) -
         raise ModelError(
             "expected finite scores on the validation split, got NaN or infinity", where=path.name
         )
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    log_shares = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_shares[np.arange(len(split.labels)), split.labels].mean()
+    if output == "probabilities":
+        try:
+            expect_probabilities(scores, split.ids, path.name)
+        except EvidenceError as error:
+            raise ModelError(error.what, where=error.where, hint=error.hint) from error
+    loss = -_log_shares(scores, output)[np.arange(len(split.labels)), split.labels].mean()
     return float(np.mean(scores.argmax(axis=1) == split.labels)), float(loss)
 
 
-def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]]) -> dict[str, Any]:
+def record_model(
+    path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]], *, output: Output = "logits"
+) -> dict[str, Any]:
     """Describe the ONNX file at `path`.
 
     Args:
@@ -48,16 +71,19 @@ def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str,
         name: `baseline`, a variant, or `<variant>-<precision>`.
         dataset: Gives shape, classes and the validation split.
         passes: What was done so far, in order, each with its resolved options.
+        output: Whether the file answers `logits` or `probabilities`: `model.output` in params.yaml.
 
     Returns:
         The content of `model.json`.
     """
     cost = measure_cost(path)
-    accuracy, loss = measure_on_validation(path, dataset)
+    weights = path.parent / "weights.safetensors"
+    accuracy, loss = measure_on_validation(path, dataset, output=output)
     return {
         "schema": SCHEMA,
         "name": name,
         "sha256": sha256_file(path),
+        "weights_sha256": sha256_file(weights) if weights.exists() else None,
         "bytes": cost.bytes,
         "gzip_bytes": cost.gzip_bytes,
         "macs": cost.macs,
@@ -65,6 +91,7 @@ def record_model(path: Path, name: str, dataset: Dataset, passes: list[dict[str,
         "pixel_max": dataset.pixel_max,
         "shape": [int(size) for size in dataset.pixels.shape[1:]],
         "classes": list(dataset.classes),
+        "output": output,
         "passes": passes,
         "validation_accuracy": accuracy,
         "validation_loss": loss,
@@ -75,18 +102,27 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read `model.json` in `folder` and check that `model.onnx` beside it is the file it describes.
 
     Raises:
-        ModelError: if the file is of another schema or describes other bytes.
+        ModelError: if the file is of another schema, describes other bytes, or does not say what they answer.
         EvidenceError: if it is not JSON.
     """
     path = folder / "model.json"
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ModelError(f"expected schema {SCHEMA}", where=str(path))
-    came = sha256_file(folder / "model.onnx")
-    if record.get("sha256") != came:
+    if record.get("output") not in get_args(Output):
         raise ModelError(
-            f"expected model.onnx with SHA-256 {record.get('sha256')}, got {came}",
-            where=str(folder),
-            hint="the file was changed after it was made; run `dvc repro`",
+            f"expected output among {list(get_args(Output))}, got {record.get('output')!r}",
+            where=str(path),
+            hint="run `dvc repro`",
         )
+    for file, key in (("model.onnx", "sha256"), ("weights.safetensors", "weights_sha256")):
+        if file != "model.onnx" and (record.get(key) is None or not (folder / file).exists()):
+            continue
+        came = sha256_file(folder / file)
+        if record.get(key) != came:
+            raise ModelError(
+                f"expected {file} with SHA-256 {record.get(key)}, got {came}",
+                where=str(folder),
+                hint="the file was changed after it was made; run `dvc repro`",
+            )
     return record

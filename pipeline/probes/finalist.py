@@ -9,6 +9,7 @@ from typing import Any
 
 from checks.canonical import read_json
 from checks.errors import EvidenceError, InputError, ModelError
+from checks.evidence import Output
 from pipeline.files import output_dir, write_json
 from pipeline.layout import Layout
 
@@ -48,6 +49,12 @@ class Finalist:
         """`(C, H, W)` of an image."""
         channels, height, width = self.baseline_record["shape"]
         return channels, height, width
+
+    @property
+    def output(self) -> Output:
+        """Whether both files answer logits or probabilities."""
+        output: Output = self.baseline_record["output"]
+        return output
 
     @property
     def pixel_max(self) -> int:
@@ -91,7 +98,7 @@ def read_finalist(layout: Layout, slot: str) -> Finalist | None:
     Raises:
         InputError: if there is no such slot.
         ModelError: if any ONNX file is not the one its record or the shortlist names, or the two models
-            differ in image shape, pixel range or classes.
+            differ in image shape, pixel range, classes or output.
         EvidenceError: if the shortlist or a record is missing or malformed.
     """
     from pipeline.models.record import read_record
@@ -108,7 +115,7 @@ def read_finalist(layout: Layout, slot: str) -> Finalist | None:
         )
     _expect_digest(candidate, entry.get("sha256"), folder)
     _expect_digest(baseline, entry.get("baseline_sha256"), layout.baseline)
-    for key in ("shape", "pixel_max", "classes"):
+    for key in ("shape", "pixel_max", "classes", "output"):
         if baseline[key] != candidate[key]:
             raise ModelError(
                 f"expected {key} {baseline[key]}, got {candidate[key]}", where=str(folder / "model.json")

@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from checks.errors import ProbeError
-from checks.evidence import Timing
+from checks.evidence import Providers, Timing
 from pipeline.params import Time
+from pipeline.probes.energy import POWERCAP
 from pipeline.probes.session import PROVIDERS
 from pipeline.progress import track
 
@@ -125,8 +126,11 @@ class _Child:
 @contextlib.contextmanager
 def _session_pair(
     files: dict[str, Path], settings: dict[str, Any], timeout: float
-) -> Iterator[dict[str, _Child]]:
-    """Start one fresh process for each of baseline, candidate and control; end them all on leaving."""
+) -> Iterator[tuple[dict[str, _Child], list[str]]]:
+    """Start one fresh process for each of baseline, candidate and control; end them all on leaving.
+
+    Yields the processes, and the energy counters that all of them can read.
+    """
     with contextlib.ExitStack() as stack:
         children: dict[str, _Child] = {}
         for name in MODELS:
@@ -134,26 +138,88 @@ def _session_pair(
             stack.callback(children[name].close)
         for name, child in children.items():
             child.send(settings | {"model": str(files[name])})
+        counters = []
         for child in children.values():
-            providers = child.receive("ready")
-            if providers != list(PROVIDERS):
+            ready = child.receive("ready")
+            # Times on different hardware are no comparison, so this does not wait for a policy to say so.
+            if ready["providers"] != list(PROVIDERS):
                 raise ProbeError(
-                    f"expected providers {list(PROVIDERS)} for the {child.name}, got {providers}"
+                    f"expected providers {list(PROVIDERS)} for the {child.name}, got {ready['providers']}"
                 )
-        yield children
+            counters.append(ready["counters"])
+        yield children, counters[0] if all(entry == counters[0] for entry in counters) else []
+
+
+class _Record:
+    """What one model took in one session pair: arrays `(B, R)`, and `(B, R, m)` of single calls."""
+
+    def __init__(self, options: Time) -> None:
+        rounds = (len(options.batch_sizes), options.rounds)
+        self.calls_ms = np.empty((*rounds, options.calls))
+        self.processor_s = np.empty(rounds)
+        self.energy_uj = np.zeros(rounds, np.int64)
+        self.peak_bytes = 0
+        self.counted = True
+
+    def put(self, index: int, turn: int, answer: dict[str, Any]) -> None:
+        """Keep what a child answered of one round."""
+        self.calls_ms[index, turn] = answer["calls_ms"]
+        self.processor_s[index, turn] = answer["processor_s"]
+        if answer["energy_uj"] is None:
+            self.counted = False
+        else:
+            self.energy_uj[index, turn] = answer["energy_uj"]
 
 
 def _measure_pair(
     children: dict[str, _Child], options: Time, random: np.random.Generator
-) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, int]]:
-    """Return times `(B, R)` and peak memory of one session pair, by model."""
-    times = {name: np.empty((len(options.batch_sizes), options.rounds)) for name in MODELS}
+) -> dict[str, _Record]:
+    """Return what one session pair took, by model."""
+    records = {name: _Record(options) for name in MODELS}
     for turn in range(options.rounds):
         for index, batch_size in enumerate(options.batch_sizes):
             for place in random.permutation(len(MODELS)):
                 name = MODELS[place]
-                times[name][index, turn] = children[name].ask({"batch_size": batch_size}, "ms")
-    return times, {name: int(child.ask({"end": True}, "peak_bytes")) for name, child in children.items()}
+                answer = children[name].ask({"batch_size": batch_size}, "round")
+                records[name].put(index, turn, answer)
+    for name, child in children.items():
+        records[name].peak_bytes = int(child.ask({"end": True}, "peak_bytes"))
+    return records
+
+
+def _timing(options: Time, sessions: list[dict[str, _Record]], counters: list[list[str]]) -> Timing:
+    """Stack all session pairs; energy only if every round of every one was counted by the same counters."""
+
+    def stack(model: str, what: str) -> npt.NDArray[Any]:
+        return np.stack([getattr(records[model], what) for records in sessions], axis=1)
+
+    def medians(model: str) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = np.median(stack(model, "calls_ms"), axis=-1)
+        return found
+
+    def peaks(model: str) -> npt.NDArray[np.int64]:
+        return np.array([records[model].peak_bytes for records in sessions], np.int64)
+
+    counted = all(record.counted for records in sessions for record in records.values())
+    same = counters[0] if counted and all(entry == counters[0] for entry in counters) else []
+    return Timing(
+        batch_sizes=options.batch_sizes,
+        baseline_ms=medians("baseline"),
+        candidate_ms=medians("candidate"),
+        control_ms=medians("control"),
+        baseline_peak_bytes=peaks("baseline"),
+        candidate_peak_bytes=peaks("candidate"),
+        baseline_calls_ms=stack("baseline", "calls_ms"),
+        candidate_calls_ms=stack("candidate", "calls_ms"),
+        baseline_processor_s=stack("baseline", "processor_s"),
+        candidate_processor_s=stack("candidate", "processor_s"),
+        baseline_energy_uj=stack("baseline", "energy_uj") if same else None,
+        candidate_energy_uj=stack("candidate", "energy_uj") if same else None,
+        energy_counters=tuple(same),
+        # Every session was refused that came up on anything else.
+        baseline_providers=Providers(PROVIDERS, PROVIDERS),
+        candidate_providers=Providers(PROVIDERS, PROVIDERS),
+    )
 
 
 def measure_latency(
@@ -165,6 +231,7 @@ def measure_latency(
     options: Time,
     seed: int,
     timeout: float = TIMEOUT_SECONDS,
+    powercap: Path = POWERCAP,
 ) -> Timing:
     """Time both ONNX files, and the baseline once more, on the same random images.
 
@@ -176,9 +243,11 @@ def measure_latency(
         options: Batch sizes, sessions, rounds, calls, warm-up calls and threads.
         seed: Of images and orders; the times themselves cannot be repeated.
         timeout: Seconds a child may take for one answer.
+        powercap: Where the kernel shows the processor's energy counters.
 
     Returns:
-        Times in milliseconds, `(B, S, R)` batch sizes, session pairs and rounds; peak memory `(S,)`.
+        Times in milliseconds, `(B, S, R)` batch sizes, session pairs and rounds, and `(B, S, R, m)` single
+        calls; processor time; energy, where counters can be read; peak memory `(S,)`.
 
     Raises:
         ProbeError: if a child dies, hangs, answers nonsense, or runs on another provider.
@@ -193,22 +262,12 @@ def measure_latency(
         "warmup": options.warmup,
         "pixel_max": pixel_max,
         "shape": list(shape),
+        "powercap": str(powercap),
     }
     random = np.random.default_rng([seed, 0])
-    times: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in MODELS}
-    peaks: dict[str, list[int]] = {name: [] for name in MODELS}
+    sessions, counters = [], []
     for _ in track(range(options.sessions), "timing both models"):
-        with _session_pair(files, settings, timeout) as children:
-            pair, peak = _measure_pair(children, options, random)
-        for name in MODELS:
-            times[name].append(pair[name])
-            peaks[name].append(peak[name])
-    stacked = {name: np.stack(parts, axis=1) for name, parts in times.items()}
-    return Timing(
-        batch_sizes=options.batch_sizes,
-        baseline_ms=stacked["baseline"],
-        candidate_ms=stacked["candidate"],
-        control_ms=stacked["control"],
-        baseline_peak_bytes=np.array(peaks["baseline"], np.int64),
-        candidate_peak_bytes=np.array(peaks["candidate"], np.int64),
-    )
+        with _session_pair(files, settings, timeout) as (children, readable):
+            sessions.append(_measure_pair(children, options, random))
+        counters.append(readable)
+    return _timing(options, sessions, counters)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-__all__ = ["MAX_MODEL_BYTES", "PROVIDERS", "UNDECIDED", "create_session", "decide", "open_session", "predict"]
+__all__ = [
+    "MAX_MODEL_BYTES",
+    "PROVIDERS",
+    "UNDECIDED",
+    "Optimization",
+    "create_session",
+    "decide",
+    "open_session",
+    "predict",
+]
+
+Optimization = Literal["disabled", "basic", "extended", "all"]
+"""How far ONNX Runtime may rewrite a graph before it runs it."""
 
 MAX_MODEL_BYTES = 2 * 1024**3
 """Largest serialised protocol buffer, and so the largest ONNX file that holds its own weights."""
@@ -119,12 +131,16 @@ def _check_signature(session: onnxruntime.InferenceSession, path: Path) -> None:
             )
 
 
-def create_session(path: Path, *, threads: int = 1) -> onnxruntime.InferenceSession:
+def create_session(
+    path: Path, *, threads: int = 1, optimization: Optimization = "all"
+) -> onnxruntime.InferenceSession:
     """Create a session as users of the file would, with no more checks than ONNX Runtime's own.
 
     Args:
         path: The ONNX file.
         threads: Threads within one operator, >= 1.
+        optimization: Not at all, without other operators (`basic`), with fused ones (`extended`), or also
+            with other memory layouts (`all`), as users have it.
 
     Raises:
         ModelError: if ONNX Runtime refuses the file.
@@ -137,7 +153,8 @@ def create_session(path: Path, *, threads: int = 1) -> onnxruntime.InferenceSess
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    level = "ORT_DISABLE_ALL" if optimization == "disabled" else f"ORT_ENABLE_{optimization.upper()}"
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(PROVIDERS))

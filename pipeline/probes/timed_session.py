@@ -3,8 +3,11 @@
 
 It reads one line of JSON with its settings, answers `ready`, then answers each request on a line of its own:
 
-    {"batch_size": 64}  ->  {"ms": 1.25}            median of some calls
+    {"batch_size": 64}  ->  {"round": {...}}        what the calls of one round took
     {"end": true}       ->  {"peak_bytes": 1234}    and exits
+
+A round has `calls_ms`, the time of each call; `processor_s`, processor time of all threads; `energy_uj`,
+null where no energy counter can be read.
 
 It imports as little as it can: what it holds in memory is part of what it measures.
 """
@@ -13,13 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipeline.probes.energy import Counters, open_counters
 
 __all__: list[str] = []
 
@@ -54,14 +58,20 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _median_ms(session: Any, feed: dict[str, Any], calls: int) -> float:
+def _run_round(session: Any, feed: dict[str, Any], calls: int, counters: Counters) -> dict[str, Any]:
     session.run(None, feed)  # what ran in between has emptied the caches
+    energy, processor = counters.read(), time.process_time()
     times = []
     for _ in range(calls):
         start = time.perf_counter_ns()
         session.run(None, feed)
         times.append(time.perf_counter_ns() - start)
-    return statistics.median(times) / 1e6
+    processor = time.process_time() - processor
+    return {
+        "calls_ms": [duration / 1e6 for duration in times],
+        "processor_s": processor,
+        "energy_uj": counters.spent(energy),
+    }
 
 
 def _answer(value: dict[str, Any]) -> None:
@@ -83,13 +93,15 @@ def _serve() -> None:
         feeds[batch_size] = {name: images.astype(np.float32)}
         for _ in range(settings["warmup"]):
             session.run(None, feeds[batch_size])
-    _answer({"ready": session.get_providers()})
+    counters = open_counters(Path(settings["powercap"]))
+    _answer({"ready": {"providers": session.get_providers(), "counters": counters.names}})
     for line in sys.stdin:
         request = json.loads(line)
         if "end" in request:
             _answer({"peak_bytes": _peak_bytes()})
             return
-        _answer({"ms": _median_ms(session, feeds[request["batch_size"]], settings["calls"])})
+        feed = feeds[request["batch_size"]]
+        _answer({"round": _run_round(session, feed, settings["calls"], counters)})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report people look at: which candidate ships, or why none does.
 
-fields     typed reading of JSON, every error names file and key
-figures    the frozen dataclasses everything below is drawn from
+figures    the frozen dataclasses everything below is drawn from, with those of `pipeline.decision_file`
 summary    JSON files of the stages in, figures out
+glossary   what every metric means, and what to do where it fails
 wording    numbers, verdicts and distances in words
 table      the table of candidates for a terminal
 markdown   report.md, for the job summary of a CI run

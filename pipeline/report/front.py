@@ -6,20 +6,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pipeline.plain import shorten
 from pipeline.report.figures import Comparison
 from pipeline.report.markup import Markup, look, tag
 from pipeline.report.svg import Scale, line, marker, nice_ticks, picture, share
-from pipeline.report.wording import count_of, describe_bytes, describe_standing, describe_value, shorten
+from pipeline.report.wording import (
+    count_of,
+    describe_bytes,
+    describe_standing,
+    describe_value,
+)
 
 __all__ = ["draw_front"]
 
 _TOP = 24
 _DEEP = 240
-_NARROW = 270
-"""Width of the plot on a small phone; labels that do not collide there collide nowhere."""
+_WIDTHS = (270, 520, 980)
+"""Widths of the plot on a small phone, a tablet and a desktop: names are placed for all of them at once."""
 _LETTER = 6.6
 
 _Box = tuple[float, float, float, float]
+
+_PLACES: tuple[tuple[str, float, float, float], ...] = (
+    *(("start", 14, 4, 0), ("end", -14, 4, 0), ("middle", 0, -15, 0), ("middle", 0, 23, 0)),
+    *(("start", 12, -9, 0), ("end", -12, -9, 0), ("start", 12, 17, 0), ("end", -12, 17, 0)),
+    *(
+        (anchor, dx, dy, abs(dy) / 10)
+        for dy in (-32, 36, -48, 52, -64, 68, -80, 84, -96, 100)
+        for anchor, dx in (("middle", 0), ("start", 18), ("end", -18), ("start", 44), ("end", -44))
+    ),
+)
+"""Where a name may stand: its anchor, its distance from the dot, and what it costs to be so far off."""
+
+
+@dataclass(frozen=True)
+class _Spot:
+    x: float
+    y: float
+    anchor: str
+    dx: float
+    dy: float
+    away: float
+    box: _Box
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ def draw_front(comparison: Comparison) -> Markup:
     sizes, scores = [dot.bytes for dot in dots], [dot.accuracy for dot in dots]
     wide = max(sizes) > 4 * min(sizes)
     across = Scale(min(sizes) / 1.35, max(sizes) * 1.35, logarithmic=wide) if wide else _padded(sizes, 0.12)
-    up = _padded(scores, 0.1)
+    up = _padded(scores, 0.2)
     parts = [*_grid(across, up), *_staircase(dots, across, up)]
     parts += [
         marker("ring", share(across, dot.bytes), _height(up, dot.accuracy)) for dot in dots if dot.on_front
@@ -142,57 +170,68 @@ def _best(dots: list[_Dot]) -> list[tuple[int, float]]:
 
 
 def _labels(dots: list[_Dot], across: Scale, up: Scale) -> list[Markup]:
-    """Name the dots where there is room on the narrowest page; finalists and the baseline always."""
-    centres = [(_NARROW * across.place(dot.bytes), _height(up, dot.accuracy)) for dot in dots]
-    reach = [11 if dot.on_front else 7 for dot in dots]
-    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, reach, strict=True)] + _steps(
-        dots, across, up
-    )
+    """Name every dot where its name covers least on a narrow, a middling and a wide page."""
+    taken = [_obstacles(dots, across, up, width) for width in _WIDTHS]
+    names: list[list[_Box]] = [[] for _ in _WIDTHS]
     parts = []
-    for dot, (x, y) in zip(dots, centres, strict=True):
+    for dot in dots:
         name = shorten(dot.name, 24)
-        best = min(_spots(x, y, _LETTER * len(name)), key=lambda spot: _collisions(spot[3], taken))
-        if _collisions(best[3], taken) > 0 and not dot.named:
-            continue
-        anchor, dx, dy, box = best
-        taken.append(box)
-        look_of = "d named" if dot.named else "d"
-        parts.append(
-            tag(
-                "text",
-                name,
-                x=share(across, dot.bytes),
-                y=y,
-                dx=dx,
-                dy=dy,
-                text_anchor=anchor,
-                class_=look_of,
-            )
-        )
+        spots = [_spots(dot, across, up, _LETTER * len(name), width) for width in _WIDTHS]
+        costs = [0.0] * len(_PLACES)
+        for width, boxes, words, choices in zip(_WIDTHS, taken, names, spots, strict=True):
+            for index, spot in enumerate(choices):
+                costs[index] += spot.away + _collisions(spot.box, [*boxes, *words], width)
+                costs[index] += _crossings(spot, words) if spot.away else 0.0
+        index = costs.index(min(costs))
+        for words, choices in zip(names, spots, strict=True):
+            words.append(choices[index].box)
+        parts += _label(dot, name, spots[0][index], across, up)
     return parts
 
 
-def _steps(dots: list[_Dot], across: Scale, up: Scale) -> list[_Box]:
-    """Return the boxes of the staircase's lines on the narrowest page."""
-    corners = [(_NARROW * across.place(size), _height(up, score)) for size, score in _best(dots)]
+def _label(dot: _Dot, name: str, spot: _Spot, across: Scale, up: Scale) -> list[Markup]:
+    x, y = share(across, dot.bytes), _height(up, dot.accuracy)
+    look_of = "d named" if dot.named else "d"
+    written = tag("text", name, x=x, y=y, dx=spot.dx, dy=spot.dy, text_anchor=spot.anchor, class_=look_of)
+    if not spot.away:
+        return [written]
+    # Within a picture of its own, lengths in pixels start where a share of the width ends.
+    leader = tag("line", x1=0, y1=0, x2=spot.dx, y2=spot.dy - 4, class_="leader")
+    return [tag("svg", leader, x=x, y=y, class_="free", aria_hidden="true"), written]
+
+
+def _obstacles(dots: list[_Dot], across: Scale, up: Scale, width: float) -> list[_Box]:
+    """Return the boxes of all dots, and of the staircase's lines, on a page of this width."""
     boxes: list[_Box] = []
+    for dot in dots:
+        x, y = width * across.place(dot.bytes), _height(up, dot.accuracy)
+        reach = 11 if dot.on_front else 7
+        boxes.append((x - reach, y - reach, x + reach, y + reach))
+    corners = [(width * across.place(size), _height(up, score)) for size, score in _best(dots)]
     for (x, y), (right, top) in pairwise(corners):
         boxes += [(x, y - 1, right, y + 1), (right - 1, top, right + 1, y)]
     return boxes
 
 
-def _spots(x: float, y: float, width: float) -> list[tuple[str, float, float, _Box]]:
-    spots: list[tuple[str, float, float, _Box]] = []
-    for anchor, dx, dy in (
-        ("start", 14, 4), ("end", -14, 4), ("middle", 0, -15), ("middle", 0, 23),
-        ("start", 12, -9), ("end", -12, -9), ("start", 12, 17), ("end", -12, 17),
-    ):  # fmt: skip
-        left = x + dx - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
-        spots.append((anchor, dx, dy, (left, y + dy - 11, left + width, y + dy + 3)))
+def _spots(dot: _Dot, across: Scale, up: Scale, length: float, width: float) -> list[_Spot]:
+    """Return every place for a name: beside its dot, then further off at the end of a line."""
+    x, y = width * across.place(dot.bytes), _height(up, dot.accuracy)
+    spots = []
+    for anchor, dx, dy, away in _PLACES:
+        left = x + dx - {"start": 0.0, "end": length, "middle": length / 2}[anchor]
+        spots.append(_Spot(x, y, anchor, dx, dy, away, (left, y + dy - 11, left + length, y + dy + 3)))
     return spots
 
 
-def _collisions(box: _Box, taken: list[_Box]) -> float:
+def _crossings(spot: _Spot, words: list[_Box]) -> float:
+    """Return what it costs that the line to a far name runs through other names."""
+    points = [(spot.x + part / 8 * spot.dx, spot.y + part / 8 * (spot.dy - 4)) for part in range(2, 8)]
+    return 40.0 * sum(
+        left <= x <= right and top <= y <= bottom for x, y in points for left, top, right, bottom in words
+    )
+
+
+def _collisions(box: _Box, taken: list[_Box], width: float) -> float:
     """Return how much of the box is covered by others or lies off the plot, in square pixels."""
     left, top, right, bottom = box
     area = 0.0
@@ -200,5 +239,5 @@ def _collisions(box: _Box, taken: list[_Box]) -> float:
         across = min(right, other[2]) - max(left, other[0])
         down = min(bottom, other[3]) - max(top, other[1])
         area += across * down if across > 0 and down > 0 else 0.0
-    outside = max(0.0, -left) + max(0.0, right - _NARROW - 8) + max(0.0, -top) + max(0.0, bottom - _DEEP)
+    outside = max(0.0, -left) + max(0.0, right - width - 8) + max(0.0, -top) + max(0.0, bottom - _DEEP)
     return area + 40 * outside

@@ -3,37 +3,37 @@
 
 from __future__ import annotations
 
-import re
-
-from pipeline.report.figures import Comparison, Decision, Finding, Report
+from pipeline.decision_file import Decision, Finding
+from pipeline.markdown import Markdown, bullets, heading, join, literal, table, text
+from pipeline.report.figures import Comparison, Report
 from pipeline.report.rows import COLUMNS, DECISION, footnotes, table_rows
 from pipeline.report.wording import (
-    clean,
+    LISTED,
+    SEARCH,
     count_of,
+    describe_detectable,
     describe_distance,
+    describe_exemplar,
     describe_limit,
     describe_mark,
     describe_outcome,
+    describe_p,
     describe_place,
+    describe_reason,
     describe_remedy,
     describe_value,
     headline,
     summarise_findings,
+    summarise_searches,
+    summarise_timings,
 )
 
-__all__ = ["escape", "render_markdown"]
+__all__ = ["render_markdown"]
 
 _MARKS = {"passed": "\u2705", "blocked": "\u26d4", "inconclusive": "\u26a0\ufe0f", "error": "\u274c"}
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#|~!])")
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "$": "&#36;"})
 _SHOWN = 20
-
-
-def escape(text: str) -> str:
-    """Return `text` on one line, safe from Markdown, HTML and the links a forge makes by itself."""
-    safe = _SPECIAL.sub(r"\\\1", clean(text).translate(_ENTITIES.copy()))
-    safe = safe.replace("&\\#", "&#").replace("://", "&#58;//")
-    return re.sub(r"(?i)\bwww\.", lambda found: found[0][:-1] + "&#46;", safe)
+_FEW = 5
+_LONG = 1_000
 
 
 def render_markdown(report: Report) -> str:
@@ -44,47 +44,52 @@ def render_markdown(report: Report) -> str:
     """
     comparison = report.comparison
     title, why = headline(comparison)
+    mark = _MARKS["passed" if comparison.chosen else comparison.outcome]
     parts = [
-        f"## {_MARKS['passed' if comparison.chosen else comparison.outcome]} {escape(title)}",
-        escape(why),
+        heading(2, literal(f"{mark} {_told(title)}")),
+        _told(why),
         _table(comparison),
-        *(_attention(decision) for decision in comparison.judged),
+        *(part for decision in comparison.judged for part in _finalist(decision)),
         _data_line(report),
-        "\n".join(f"<sub>{escape(note)}</sub><br>" for note in footnotes(comparison)),
-        "Every slice, finding, attack and digest, and the data, are in `report.html`, beside this file.",
+        literal("\n".join(f"<sub>{_told(note)}</sub><br>" for note in footnotes(comparison))),
+        literal("Every slice, finding, attack and digest, and the data, are in `report.html`, beside this."),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return join((part for part in parts if part), "\n\n") + "\n"
 
 
-def _table(comparison: Comparison) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+def _told(words: str) -> Markdown:
+    """Return a sentence whole: what was long in it has been cut already."""
+    return text(words, _LONG)
+
+
+def _table(comparison: Comparison) -> Markdown:
+    rows = []
     for row in table_rows(comparison):
         cells = [
             "<br>".join(
-                escape(line) if index == 0 else f"<sub>{escape(line)}</sub>"
-                for index, line in enumerate(cell)
+                _told(line) if index == 0 else f"<sub>{_told(line)}</sub>" for index, line in enumerate(cell)
             )
             for cell in row.cells
         ]
         if row.standing == "chosen":
             cells = [f"**{cell}**" if index <= DECISION else cell for index, cell in enumerate(cells)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([literal(cell) for cell in cells])
+    return table(COLUMNS, rows)
 
 
-def _attention(decision: Decision) -> str:
-    """Return the findings that are not settled, or nothing if all are."""
+def _finalist(decision: Decision) -> list[Markdown]:
+    """Return what is not settled, then what was searched, what changed most, and the times."""
+    head = heading(3, _told(f"{decision.candidate}: {describe_outcome(decision.outcome)}"))
     wanting = decision.concerns
-    if decision.open and not wanting:
-        return ""
-    head = f"### {escape(str(decision.candidate))}: {escape(describe_outcome(decision.outcome))}"
-    lines = [_item(concern) for concern in wanting[:_SHOWN]]
+    items = [_item(concern) for concern in wanting[:_SHOWN]]
     if len(wanting) > _SHOWN:
-        lines.append(f"- and {count_of(len(wanting) - _SHOWN, 'more finding')}, in `report.html`")
-    return f"{head}\n\n{escape(summarise_findings(decision))}\n\n" + "\n".join(lines)
+        items.append(literal(f"and {count_of(len(wanting) - _SHOWN, 'more finding')}, in `report.html`"))
+    parts: list[Markdown | None] = [head, _told(summarise_findings(decision)), bullets(items)]
+    parts += [_searches(decision), _listed(decision), _flips(decision), _times(decision)]
+    return [part for part in parts if part]
 
 
-def _item(concern: tuple[Finding, ...]) -> str:
+def _item(concern: tuple[Finding, ...]) -> Markdown:
     finding = concern[0]
     figures = [
         ("measured", finding.value, describe_value(finding.value, finding.metric, finding.unit)),
@@ -92,26 +97,60 @@ def _item(concern: tuple[Finding, ...]) -> str:
         ("limit", finding.limit if len(concern) == 1 else None, describe_limit(finding)),
     ]
     told = [f"{name} {words}" for name, number, words in figures if number is not None]
-    distance = describe_distance(finding)
-    told += [f"distance: {distance}"] if distance else []
-    detail = f"<br>{escape('; '.join(told))}" if told else ""
-    remedy = describe_remedy(finding) if finding.stops and finding.kind == "assert" else ""
-    detail += f"<br>{escape(remedy)}" if remedy else ""
-    place = f"**{escape(describe_mark(finding))}** {escape(describe_place(concern))}"
-    return f"- {place}: {escape(finding.message)}{detail}"
+    named = (
+        ("distance: ", describe_distance(finding)),
+        ("", describe_p(finding.p)),
+        ("smallest harm that would be seen: ", describe_detectable(finding)),
+        ("reason: ", describe_reason(finding)),
+    )
+    told += [f"{name}{words}" for name, words in named if words]
+    lines = ["; ".join(told), describe_remedy(finding)]
+    detail = "".join(f"<br>{_told(line)}" for line in lines if line)
+    place = f"**{_told(describe_mark(finding))}** {_told(describe_place(concern))}"
+    return literal(f"{place}: {_told(finding.message)}{detail}")
 
 
-def _data_line(report: Report) -> str:
-    failed = [finding for finding in report.data.findings if finding.verdict != "PASS"]
+def _searches(decision: Decision) -> Markdown | None:
+    """Return what the screens found; of what is wrong with them more stands above."""
+    searched = summarise_searches(decision)
+    return _told(f"{searched}. {SEARCH}") if searched else None
+
+
+def _listed(decision: Decision) -> Markdown | None:
+    if not decision.listed:
+        return None
+    cells = ", ".join(_told(f"{item.subject} (n {item.n or 0:,})") for item in decision.listed[:_FEW])
+    more = f" and {len(decision.listed) - _FEW:,} more" if len(decision.listed) > _FEW else ""
+    return literal(f"Listed only: {cells}{more}. {LISTED}")
+
+
+def _flips(decision: Decision) -> Markdown | None:
+    if not decision.most_changed:
+        return None
+    named = [
+        literal(f"{text(one.id)} ({text(describe_exemplar(one))})") for one in decision.most_changed[:_FEW]
+    ]
+    return literal(f"Flip exemplars, the examples that changed most: {join(named, ', ')}.")
+
+
+def _times(decision: Decision) -> Markdown | None:
+    told = summarise_timings(decision)
+    return literal(f"Beside latency: {_told(told)}.") if told else None
+
+
+def _data_line(report: Report) -> Markdown | None:
+    found = report.data.findings
+    failed = [finding for finding in found if finding.verdict != "PASS"]
     if report.data.open and not failed:
-        return (
-            f"Data: all {count_of(len(report.data.findings), 'check')} passed."
-            if report.data.findings
-            else ""
+        return literal(f"Data: all {count_of(len(found), 'check')} passed.") if found else None
+    items = [
+        literal(
+            f"**{_told(finding.verdict)}** {_told(finding.check)}: expected {_told(finding.expected)}, "
+            f"got {_told(finding.came)} ({count_of(finding.row_count, 'row')})"
         )
-    lines = [
-        f"- **{escape(finding.verdict)}** {escape(finding.check)}: expected {escape(finding.expected)}, "
-        f"got {escape(finding.came)} ({count_of(finding.row_count, 'row')})"
         for finding in failed[:_SHOWN]
     ]
-    return "### Data\n\n" + "\n".join(lines or ["The validation of the data did not open."])
+    head = heading(3, literal("Data"))
+    return join(
+        [head, bullets(items) if items else literal("The validation of the data did not open.")], "\n\n"
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from pipeline.report.wording import clean
+from pipeline.plain import clean
 
 __all__ = ["Markup", "chip", "code", "join", "look", "table", "tag"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.report.figures import Candidate, Comparison, Reading, Size
+from pipeline.decision_file import Reading
+from pipeline.plain import clean
+from pipeline.report.figures import Candidate, Comparison, Size
 from pipeline.report.wording import (
     NO_FIGURE,
-    clean,
     describe_bytes,
     describe_macs,
     describe_range,
@@ -24,7 +25,8 @@ COLUMNS = ("Model", "Decision", "Size", "MACs", "Latency", "Accuracy", "Worst sl
 DECISION = COLUMNS.index("Decision")
 
 _HOW_TO_READ = (
-    "Latency is the candidate's time over the baseline's, b1 at batch size 1; ranges are 90 % intervals. "
+    "Latency is the candidate's time over the baseline's, b1 at batch size 1; ranges are 90 % intervals. p99 "
+    "is what 99 of 100 calls stay below; processor time is a proxy for energy, and never judged. "
     "Worst slice is the slice whose interval of the change in accuracy (candidate minus baseline) reaches "
     "lowest, and that lower end. Robust is accuracy under the pool of attacks. "
     "1 KB is 1,000 bytes; pp are percentage points."

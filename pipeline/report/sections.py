@@ -5,27 +5,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.figures import Candidate, Comparison, Decision, Finding, Report
+from pipeline.decision_file import Decision, Finding
+from pipeline.plain import shorten
+from pipeline.report.figures import Candidate, Comparison, Report
 from pipeline.report.front import draw_front
+from pipeline.report.glossary import explain
 from pipeline.report.markup import Markup, chip, code, join, look, table, tag
 from pipeline.report.rows import COLUMNS, DECISION, Row, footnotes, table_rows
 from pipeline.report.wording import (
-    REASONS,
+    LISTED,
+    SEARCH,
     count_of,
     describe_bytes,
     describe_certainty,
+    describe_detectable,
     describe_distance,
     describe_interval,
     describe_limit,
     describe_macs,
     describe_outcome,
+    describe_p,
     describe_range,
     describe_reading,
+    describe_reason,
     describe_remedy,
     describe_saving,
     describe_value,
     headline,
-    shorten,
 )
 
 __all__ = ["candidates", "data", "decision", "legend_of", "lineage", "reasons"]
@@ -116,14 +122,16 @@ def reasons(comparison: Comparison) -> Markup:
         if wanting:
             parts += [name, tag("div", *(_card(concern) for concern in wanting), class_="cards")]
         elif item.open:
-            text = f"All {count_of(len(item.findings), 'finding')} are settled."
-            parts += [name, tag("p", text)]
+            text = f"All {count_of(len(item.findings) - len(item.listed), 'finding')} are settled."
+            more = (
+                f" {count_of(len(item.listed), 'further one')} only listed. {LISTED}" if item.listed else ""
+            )
+            parts += [name, tag("p", text + more)]
         else:
             parts += [name, tag("p", "The gate did not open, and no finding says why; do not ship this.")]
     parts += [tag("p", sentence, class_="note") for sentence in describe_certainty(comparison)]
     if any(finding.kind == "screen" for item in comparison.judged for finding in item.findings):
-        text = "Screens are searches for trouble: NO-FINDING promises nothing about what was not found."
-        parts.append(tag("p", text, class_="note"))
+        parts.append(tag("p", f"Screens are searches. {SEARCH}", class_="note"))
     title = "Why, and what is open" if comparison.chosen else "Why nothing ships"
     return tag(
         "section", tag("h2", title), *(parts or [tag("p", "There was no finalist to judge.")]), id="why"
@@ -134,7 +142,8 @@ def _card(concern: tuple[Finding, ...]) -> Markup:
     finding = concern[0]
     sentences = [
         ("Distance", describe_distance(finding)),
-        ("Reason", REASONS.get(finding.reason, finding.reason)),
+        ("Means", explain(finding.metric).meaning if len(concern) == 1 else ""),
+        ("Reason", describe_reason(finding)),
         ("What to do", describe_remedy(finding)),
     ]
     if len(concern) > 1:
@@ -165,10 +174,14 @@ def _figures(finding: Finding) -> list[Markup]:
     spread = describe_interval(finding.interval, finding.metric, finding.unit)
     range_below = tag("small", f"90 % interval {spread}") if spread else ""
     bound = describe_value(finding.bound, finding.metric, finding.unit)
+    p, detectable = describe_p(finding.p), describe_detectable(finding)
+    below = tag("small", p) if p and finding.bound is not None else ""
     figures = [
         ("Measured", [value, range_below], finding.value is not None),
-        ("Deciding bound", [bound], finding.bound not in (None, finding.value)),
-        ("Limit", [describe_limit(finding)], finding.limit is not None),
+        ("Deciding bound", [bound, below], finding.bound not in (None, finding.value)),
+        ("Decides", [p], bool(p) and finding.bound is None),
+        ("Limit", [describe_limit(finding)], True),
+        ("Smallest harm that would be seen", [detectable], bool(detectable)),
         ("Units (n)", [f"{finding.n or 0:,}"], finding.n is not None),
     ]
     return [tag("div", tag("dt", name), tag("dd", *words)) for name, words, known in figures if known]

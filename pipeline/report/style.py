@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DARK", "LIGHT", "style_sheet"]
+__all__ = ["DARK", "LIGHT", "PICTURES", "style_sheet", "variables"]
 
 LIGHT = {
     "bg": "#ffffff",
@@ -58,6 +58,29 @@ _GLYPHS = {
     "calm": "\u25cb",
     "base": "\u25a0",
 }
+
+PICTURES = """
+svg text{fill:var(--ink);font-size:12.5px;paint-order:stroke;stroke:var(--bg);stroke-width:3px}
+svg .v,svg .e{text-anchor:end}svg .a{text-anchor:middle}svg .h{font-weight:650}
+svg .a,svg .s,svg .e{fill:var(--muted);font-size:12px}svg .n{fill:var(--muted);font-size:11px}
+.zero,.axis{stroke:var(--strong);stroke-width:1}.grid{stroke:var(--rule);stroke-width:1}
+.margin{stroke:var(--fail);stroke-width:1.5;stroke-dasharray:4 3}
+.guide{stroke:var(--rule);stroke-width:1;stroke-dasharray:1 4}
+.thin{stroke:var(--strong);stroke-width:1}.bar{stroke-width:3}.tick{stroke-width:2}
+.bar.pass,.tick.pass{stroke:var(--pass)}.bar.fail,.tick.fail{stroke:var(--fail)}
+.bar.open,.tick.open{stroke:var(--open)}.bar.error,.tick.error{stroke:var(--error)}
+.bar.calm,.tick.calm{stroke:var(--calm)}
+.step{stroke:var(--muted);stroke-width:1.5}
+.k{stroke:var(--bg);stroke-width:1}
+.k.pass{fill:var(--pass)}.k.fail{fill:var(--fail)}.k.open{fill:var(--open)}.k.base{fill:var(--base)}
+.k.ring{fill:none;stroke:var(--muted);stroke-width:1.5}
+.k.error{stroke:var(--error);stroke-width:3;fill:none}.k.calm{fill:var(--bg);stroke:var(--calm);
+stroke-width:2}
+svg .d{font-size:12px;fill:var(--muted)}
+svg .free{overflow:visible}.leader{stroke:var(--strong);stroke-width:1}
+svg .named{fill:var(--ink);font-weight:650}
+"""
+"""Rules of what pictures are drawn with."""
 
 _RULES = """
 *{box-sizing:border-box}
@@ -141,27 +164,9 @@ td small,th small{display:block;font-size:.92em;color:var(--muted);font-weight:4
 .slim th[scope=row]{width:1%;white-space:nowrap}
 figure{margin:1rem 0}figcaption{color:var(--muted);font-size:.875rem;margin-top:.4rem}
 .defs{position:absolute}
-svg text{fill:var(--ink);font-size:12.5px;paint-order:stroke;stroke:var(--bg);stroke-width:3px}
 .frame{border:1px solid var(--rule);border-radius:.6rem}
 .forest,.front{display:block;overflow:visible}
-.frame{overflow:hidden}.of-forest{padding:.75rem 206px .75rem 196px}.of-front{padding:1rem 1.25rem .5rem 4rem}
-svg .v,svg .e{text-anchor:end}svg .a{text-anchor:middle}svg .h{font-weight:650}
-svg .a,svg .s,svg .e{fill:var(--muted);font-size:12px}
-.zero,.axis{stroke:var(--strong);stroke-width:1}.grid{stroke:var(--rule);stroke-width:1}
-.margin{stroke:var(--fail);stroke-width:1.5;stroke-dasharray:4 3}
-.guide{stroke:var(--rule);stroke-width:1;stroke-dasharray:1 4}
-.thin{stroke:var(--strong);stroke-width:1}.bar{stroke-width:3}.tick{stroke-width:2}
-.bar.pass,.tick.pass{stroke:var(--pass)}.bar.fail,.tick.fail{stroke:var(--fail)}
-.bar.open,.tick.open{stroke:var(--open)}.bar.error,.tick.error{stroke:var(--error)}
-.bar.calm,.tick.calm{stroke:var(--calm)}
-.step{stroke:var(--muted);stroke-width:1.5}
-.k{stroke:var(--bg);stroke-width:1}
-.k.pass{fill:var(--pass)}.k.fail{fill:var(--fail)}.k.open{fill:var(--open)}.k.base{fill:var(--base)}
-.k.ring{fill:none;stroke:var(--muted);stroke-width:1.5}
-.k.error{stroke:var(--error);stroke-width:3;fill:none}.k.calm{fill:var(--bg);stroke:var(--calm);
-stroke-width:2}
-svg .d{font-size:12px;fill:var(--muted)}
-svg .named{fill:var(--ink);font-weight:650}
+.frame{overflow:hidden}.of-forest{padding:.75rem 206px .75rem 226px}.of-front{padding:1rem 1.25rem .5rem 4rem}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;list-style:none;padding:0;margin:.5rem 0 0;
 font-size:.875rem;
 color:var(--muted)}
@@ -172,8 +177,8 @@ font-size:.875rem}
 @media (max-width:50rem){
 body{font-size:15px}h2{margin-top:2.5rem}
 .of-forest{padding:.5rem .9rem}.marks{transform:translateY(7px)}
-svg .l{transform:translate(180px,-7px)}svg .v{transform:translate(-190px,-7px)}
-svg .h{transform:translateX(180px)}
+svg .l{transform:translate(210px,-7px)}svg .v{transform:translate(-190px,-7px)}
+svg .h{transform:translateX(210px)}
 }
 @media print{
 :root{color-scheme:light}
@@ -188,7 +193,8 @@ details::details-content{content-visibility:visible;display:block;height:auto}
 """
 
 
-def _variables(colours: dict[str, str]) -> str:
+def variables(colours: dict[str, str]) -> str:
+    """Return the declarations of colours by name."""
     return "".join(f"--{name}:{value};" for name, value in colours.items())
 
 
@@ -200,6 +206,9 @@ def style_sheet() -> str:
         for look, glyph in _GLYPHS.items()
     )
     return (
-        f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}" + _RULES + looks
+        f":root{{color-scheme:light dark;{variables(LIGHT)}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
+        + PICTURES
+        + _RULES
+        + looks
     )

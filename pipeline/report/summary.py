@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import EvidenceError
+from pipeline.decision_file import Decision, Reading, outcome_of, read_decision
 from pipeline.fields import Fields, expect_schema, read_fields
 from pipeline.layout import Layout
 from pipeline.report.figures import (
@@ -19,12 +20,8 @@ from pipeline.report.figures import (
     Comparison,
     Data,
     DataFinding,
-    Decision,
     Digest,
-    Finding,
     Model,
-    Outcome,
-    Reading,
     Report,
     Size,
     SliceColumn,
@@ -33,7 +30,6 @@ from pipeline.report.figures import (
 
 __all__ = ["gather_comparison", "gather_report"]
 
-_LATENCY = re.compile(r"latency_ratio_b([1-9][0-9]{0,8})")
 _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _STALE = "the files are of different runs; run `dvc repro`"
 
@@ -68,7 +64,7 @@ def gather_comparison(layout: Layout, selection: Mapping[str, Any]) -> Compariso
         raise EvidenceError(f"expected every finalist among candidates, miss {missing}", where=str(path))
     baseline = shortlist.inner("baseline")
     return Comparison(
-        outcome=_outcome(picked, "absent"),
+        outcome=outcome_of(picked, "absent"),
         chosen=chosen,
         preference=picked.texts("preference"),
         baseline=_size(baseline),
@@ -97,15 +93,6 @@ def gather_report(layout: Layout, selection: Mapping[str, Any]) -> Report:
     return Report(comparison, data, tuple(models), _digests(layout, comparison, selection))
 
 
-def _outcome(fields: Fields, *refused: str) -> Outcome:
-    came = fields.text("outcome")
-    known: tuple[Outcome, ...] = get_args(Outcome)
-    for outcome in known:
-        if came == outcome and came not in refused:
-            return outcome
-    raise EvidenceError(f"expected an outcome, got {came!r}"[:200], where=f"{fields.where} outcome")
-
-
 def _size(fields: Fields) -> Size:
     size = Size(
         bytes=fields.count("bytes"),
@@ -118,70 +105,8 @@ def _size(fields: Fields) -> Size:
     return size
 
 
-def _unit_of(metric: str) -> str:
-    """Return the unit of the limit of a rule that measured nothing, and so states none."""
-    return "ratio" if "ratio" in metric else "proportion" if "accuracy" in metric else "1"
-
-
-def _finding(fields: Fields) -> Finding:
-    return Finding(
-        rule=fields.text("rule"),
-        kind=fields.text("kind"),
-        blocking=fields.flag("blocking"),
-        verdict=fields.text("verdict"),
-        reason=fields.maybe_text("reason") or "",
-        metric=fields.text("metric"),
-        slice=fields.maybe_text("slice") or "",
-        versus=fields.maybe_text("versus"),
-        value=fields.maybe_number("value"),
-        interval=fields.maybe_interval("interval"),
-        bound=fields.maybe_number("bound"),
-        limit=fields.maybe_number("limit"),
-        p=fields.maybe_number("p"),
-        n=fields.maybe_count("n"),
-        unit=fields.maybe_text("unit") or _unit_of(fields.text("metric")),
-        method=fields.maybe_text("method") or "",
-        message=fields.text("message"),
-        further_examples=fields.maybe_count("further_examples"),
-        limit_kind=fields.maybe_text("limit_kind") or "",
-        rule_reason=fields.maybe_text("rule_reason") or "",
-    )
-
-
-def _reading(fields: Fields) -> Reading:
-    return Reading(
-        metric=fields.text("metric"),
-        slice=fields.text("slice"),
-        versus=fields.maybe_text("versus"),
-        value=fields.number("value"),
-        interval=fields.maybe_interval("interval"),
-        n=fields.count("n"),
-        unit=fields.text("unit"),
-    )
-
-
-def _pairs(fields: Fields | None) -> tuple[tuple[str, str], ...]:
-    return tuple((key, fields.text(key)) for key in sorted(fields.value)) if fields else ()
-
-
 def _decision(path: Path, candidate: str | None) -> Decision:
-    fields = read_fields(path, "leangate/decision/1")
-    policy = fields.inner("policy")
-    decision = Decision(
-        slot=fields.text("slot"),
-        candidate=fields.maybe_text("candidate"),
-        outcome=_outcome(fields),
-        open=fields.flag("open"),
-        policy_name=policy.text("name"),
-        policy_sha256=policy.text("sha256"),
-        alpha=fields.number("alpha"),
-        alpha_each=fields.number("alpha_each"),
-        finalists=fields.count("finalists"),
-        subject=_pairs(fields.maybe_inner("subject")),
-        evidence=_pairs(fields.maybe_inner("evidence")),
-        findings=tuple(_finding(entry) for entry in fields.entries("findings")),
-        readings=tuple(_reading(entry) for entry in fields.entries("measurements")),
-    )
+    decision = read_decision(path)
     agrees = decision.candidate == candidate or (decision.outcome == "error" and decision.candidate is None)
     if decision.slot != path.stem or not agrees:
         raise EvidenceError(
@@ -231,8 +156,6 @@ def _candidate(fields: Fields, decisions: Mapping[str, Decision], chosen: Chosen
             where=fields.where,
             hint=_STALE,
         )
-    readings = decision.readings if decision else ()
-    ratios = [(match, reading) for reading in readings if (match := _LATENCY.fullmatch(reading.metric))]
     return Candidate(
         name=name,
         sha256=sha256,
@@ -241,23 +164,18 @@ def _candidate(fields: Fields, decisions: Mapping[str, Decision], chosen: Chosen
         on_front=fields.flag("on_front"),
         reason=fields.text("reason"),
         decision=decision,
-        latency=tuple(
-            sorted(((int(match[1]), reading) for match, reading in ratios), key=lambda pair: pair[0])
-        ),
-        worst_slice=_worst_slice(readings),
+        latency=decision.by_batch("latency_ratio") if decision else (),
+        worst_slice=_worst_slice(decision),
         chosen=chosen is not None and chosen.candidate == name,
     )
 
 
-def _worst_slice(readings: tuple[Reading, ...]) -> Reading | None:
+def _worst_slice(decision: Decision | None) -> Reading | None:
     """Return the change in accuracy whose interval reaches lowest, the whole split left out."""
     changes = [
         (reading.interval[0], reading.slice, reading)
-        for reading in readings
-        if reading.metric == "accuracy_change"
-        and reading.versus is None
-        and reading.slice != "overall"
-        and reading.interval is not None
+        for reading in (decision.slices_of("accuracy_change") if decision else ())
+        if reading.interval is not None
     ]
     return min(changes, key=lambda change: change[:2])[2] if changes else None
 

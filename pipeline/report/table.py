@@ -8,22 +8,29 @@ import os
 import shutil
 import sys
 
+from pipeline.plain import shorten
 from pipeline.report.figures import Comparison
 from pipeline.report.rows import COLUMNS, DECISION, Row, footnotes, table_rows
 from pipeline.report.wording import (
+    LISTED,
+    SEARCH,
+    count_of,
+    describe_exemplar,
     describe_mark,
     describe_outcome,
     describe_place,
     describe_remedy,
     headline,
-    shorten,
     summarise_findings,
+    summarise_searches,
+    summarise_timings,
 )
 
 __all__ = ["MAX_COLUMNS", "render"]
 
 MAX_COLUMNS = 110
 _MIN_COLUMNS = 60
+_EXEMPLARS = 3
 _STYLES = {
     "chosen": "bold green",
     "passed": "green",
@@ -33,7 +40,9 @@ _STYLES = {
     "baseline": "bold",
     "not a finalist": "dim",
 }
-_ASCII = str.maketrans({"\u2212": "-", "\u00d7": "x", "\u2013": "-", "\u2026": "~", "\u2500": "-"})
+_ASCII = str.maketrans(
+    {"\u2212": "-", "\u00d7": "x", "\u2013": "-", "\u2026": "~", "\u2500": "-", "\u2192": ">"}
+)
 
 
 def render(comparison: Comparison) -> str:
@@ -66,7 +75,7 @@ def render(comparison: Comparison) -> str:
     console.print(Text(title, style=f"bold {style}"))
     console.print(Text(why))
     console.print(_table(comparison))
-    for line in ["", *_wanting(comparison), *_left_out(comparison), ""]:
+    for line in ["", *_wanting(comparison), *_beside(comparison), *_left_out(comparison), ""]:
         indent = len(line) - len(line.lstrip())
         console.print(Padding(Text(line.lstrip()), (0, 0, 0, indent)))
     for note in footnotes(comparison):
@@ -118,13 +127,33 @@ def _wanting(comparison: Comparison) -> list[str]:
         lines.append(f"{shorten(str(decision.candidate), 80)}: {outcome} ({summarise_findings(decision)})")
         for concern in wanting[:3]:
             finding = concern[0]
-            remedy = f". {describe_remedy(finding)}" if finding.stops and finding.kind == "assert" else ""
+            # The sentence on a bound says what to do by itself.
+            remedy = f". {describe_remedy(finding)}" if finding.stops and finding.kind != "bounded" else ""
             lines.append(
                 f"  {describe_mark(finding)} {shorten(describe_place(concern), 140)}: "
                 f"{shorten(finding.message.rstrip('.'), 300)}{remedy}".rstrip()
             )
         if len(wanting) > 3:
             lines.append(f"  and {len(wanting) - 3} more, in report.html")
+    return lines
+
+
+def _beside(comparison: Comparison) -> list[str]:
+    """Say for each finalist what is no reason to stop: searches, cells only listed, flips, times."""
+    lines = []
+    for decision in comparison.judged:
+        told = []
+        if searched := summarise_searches(decision):
+            told.append(f"{searched}. {SEARCH}")
+        if decision.listed:
+            told.append(f"{count_of(len(decision.listed), 'combination')} listed only. {LISTED}")
+        if decision.most_changed:
+            named = [f"{one.id} ({describe_exemplar(one)})" for one in decision.most_changed[:_EXEMPLARS]]
+            told.append(f"changed most: {shorten(', '.join(named), 200)}")
+        if timed := summarise_timings(decision):
+            told.append(timed)
+        if told:
+            lines += [f"{shorten(str(decision.candidate), 80)}:", *(f"  {line}" for line in told)]
     return lines
 
 

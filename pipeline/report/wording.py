@@ -5,78 +5,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report.figures import Candidate, Comparison, Decision, Finding, Reading
+from pipeline.decision_file import Decision, Exemplar, Finding, Reading
+from pipeline.plain import clean
+from pipeline.report.figures import Candidate, Comparison
+from pipeline.report.glossary import explain
 
 __all__ = [
+    "LISTED",
     "NO_FIGURE",
-    "REASONS",
-    "clean",
+    "SEARCH",
     "count_of",
     "describe_bytes",
     "describe_certainty",
+    "describe_detectable",
     "describe_distance",
+    "describe_exemplar",
     "describe_interval",
     "describe_limit",
     "describe_macs",
     "describe_mark",
     "describe_outcome",
+    "describe_p",
     "describe_place",
     "describe_range",
     "describe_reading",
+    "describe_reason",
     "describe_remedy",
     "describe_saving",
     "describe_standing",
+    "describe_timings",
     "describe_value",
     "headline",
-    "shorten",
     "summarise_findings",
+    "summarise_searches",
+    "summarise_timings",
 ]
 
 NO_FIGURE = "\u2013"
 _MINUS = "\u2212"
-_JOINERS = "\u200c\u200d"
+_PROXY = " (proxy)"
 
-REASONS = {
+_REASONS = {
     "too_small": "so few examples that no result on them could pass this rule",
     "underpowered": "fewer examples than a harmless candidate needs to pass reliably",
     "borderline": "examples enough for a harmless candidate, but this one lies too near the limit to tell",
     "noisy_host": "the baseline timed against its own copy differed too much on this machine",
 }
 
-_FAILED = (
-    ("accuracy", "The loss is proven, so more data will not help: compress less, or recover for longer."),
-    (
-        "robust_accuracy",
-        "The loss is proven, so more data will not help: compress less, or recover for longer.",
-    ),
-    ("candidate_", "Change the recipe in params.yaml, or measure what the policy should ask for."),
-    ("latency_ratio", "Fewer operations are not always faster: try another recipe or precision."),
-    ("bytes_ratio", "Compress more: prune further, or quantise."),
-    ("macs_ratio", "Compress more: prune further."),
-    ("parameters_ratio", "Compress more: prune further."),
-    ("peak_memory_ratio", "Try another recipe or precision."),
-    ("attack_", "The attacks are not fit to judge by: see evaluate.attack in params.yaml."),
-    ("twin_", "The attacks are not fit to judge by: the twin their gradients come from decides otherwise."),
-    ("nonfinite_", "The scores are broken: see under Lineage how this model was made."),
-    ("group_table", "Two computations of one table disagree: run evaluate again, and look for a defect."),
-)
-"""What to do about a FAIL, by the start of its metric's name."""
+_TIMED_REASONS = {
+    "too_small": "so few timed calls or sessions that no result on them could pass this rule",
+    "borderline": "sessions enough, but this candidate lies too near the limit to tell",
+}
+_TIMED = ("hodges_lehmann", "order_statistic")
 
-
-def clean(text: str) -> str:
-    """Return `text` on one line, with whatever cannot be printed shown as U+FFFD.
-
-    Names of slices, classes and rows come from data: control characters could rewrite a terminal, and
-    direction overrides could make one name read as another.
-    """
-    kept = [c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\ufffd" for c in text]
-    return "".join(kept)
-
-
-def shorten(text: str, length: int) -> str:
-    """Return `text` cleaned and, if longer than `length` characters, cut with an ellipsis."""
-    text = clean(text)
-    return text if len(text) <= length else text[: length - 1] + "\u2026"
+SEARCH = "A search promises nothing about what it did not find."
+LISTED = "Too small to be judged alone; their parents are."
 
 
 def _fixed(number: float, digits: int, *, signed: bool = False) -> str:
@@ -95,7 +78,8 @@ def describe_value(number: float | None, metric: str, unit: str, digits: int = 2
     Args:
         number: In `unit`; None prints as a dash.
         metric: Decides whether a proportion is a change.
-        unit: `proportion`, `ratio`, `bytes`, `count`, `1`; another one is printed behind the number.
+        unit: `proportion`, `ratio`, `proxy`, `ms`, `bytes`, `count`, `1`; another one stands behind the
+            number.
         digits: Decimals of percentages and points; ratios show as many.
     """
     if number is None:
@@ -104,13 +88,16 @@ def describe_value(number: float | None, metric: str, unit: str, digits: int = 2
         return _fixed(100 * number, digits, signed=_is_change(metric)) + (
             " pp" if _is_change(metric) else " %"
         )
-    if unit == "ratio":
-        return _fixed(number, max(digits, 2)) + "\u00d7"
+    if unit in ("ratio", "proxy"):
+        return _fixed(number, max(digits, 2)) + "\u00d7" + (_PROXY if unit == "proxy" else "")
+    if unit == "ms":
+        size = abs(number)
+        return _fixed(number, 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 4) + " ms"
     if unit == "bytes":
         return describe_bytes(number)
     if unit == "count" and number == int(number):
         return _fixed(number, 0)
-    text = f"{number:.4g}".replace("-", _MINUS)
+    text = f"{number:{'+' if _is_change(metric) and number else ''}.4g}".replace("-", _MINUS)
     return text if unit in ("1", "count") else f"{text} {unit}"
 
 
@@ -119,17 +106,21 @@ def describe_interval(interval: tuple[float, float] | None, metric: str, unit: s
     if interval is None:
         return ""
     low, high = (describe_value(end, metric, unit, digits) for end in interval)
-    for suffix in (" pp", " %", "\u00d7"):
-        low = low.removesuffix(suffix)
-    return f"{low} to {high}"
+    return f"{_bare(low)} to {high}"
+
+
+def _bare(words: str) -> str:
+    """Return a value without its unit, for where the unit stands beside it already."""
+    for suffix in (_PROXY, " pp", " %", " ms", "\u00d7"):
+        words = words.removesuffix(suffix)
+    return words
 
 
 def describe_range(interval: tuple[float, float] | None, metric: str, unit: str, digits: int) -> str:
     """Return both ends of an interval without their unit, for where it stands below its value."""
     if interval is None:
         return ""
-    ends = (describe_value(end, metric, unit, digits) for end in interval)
-    return "\u2013".join(end.removesuffix(" %").removesuffix(" pp").removesuffix("\u00d7") for end in ends)
+    return "\u2013".join(_bare(describe_value(end, metric, unit, digits)) for end in interval)
 
 
 def describe_bytes(number: float) -> str:
@@ -157,10 +148,12 @@ def describe_saving(baseline: int, candidate: int, less: str, more: str) -> str:
 
 
 def describe_limit(finding: Finding) -> str:
-    """Return the limit with its direction where that is known, for example `at least -2.00 pp`."""
+    """Return the limit with its direction, for example `above -2.00 pp`."""
+    if finding.limit_kind == "alarm":
+        return f"alarm at p {finding.limit:g}"
     limit = describe_value(finding.limit, finding.metric, finding.unit)
     words = "above" if finding.limit_kind == "margin" else finding.side
-    return f"{words} {limit}" if words and finding.limit is not None else limit
+    return f"{words} {limit}" if words else limit
 
 
 def _unsigned(number: float, finding: Finding) -> str:
@@ -186,18 +179,56 @@ def describe_distance(finding: Finding) -> str:
     return ", ".join(parts)
 
 
+def describe_detectable(finding: Finding) -> str:
+    """Return the smallest harm that this many examples would show, or nothing where that is unknown."""
+    return "" if finding.detectable is None else _unsigned(finding.detectable, finding)
+
+
+def describe_p(p: float | None) -> str:
+    """Return a p-value with two digits, or nothing for none."""
+    return "" if p is None else "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
+
+
+def describe_reason(finding: Finding) -> str:
+    """Return why a finding is INCONCLUSIVE in words, or nothing."""
+    known = {**_REASONS, **(_TIMED_REASONS if finding.method in _TIMED else {})}
+    return known.get(finding.reason, finding.reason)
+
+
+def _examples_wanted(finding: Finding) -> str:
+    seen, equal = finding.further_examples, finding.further_if_equal
+    of = "" if finding.subject == "overall" else f" of {clean(finding.subject)}"
+    if seen:
+        more = count_of(seen, "more test example")
+        other = f"; about {equal:,} if the models are in truth equal" if equal and equal != seen else ""
+        return f"Collect about {more}{of}; they would settle it if what was seen holds{other}."
+    less = "compress less, or recover for longer"
+    if equal:
+        more = count_of(equal, "more test example")
+        return (
+            f"If what was seen holds, more examples will not settle it: {less}. If the models are in truth "
+            f"equal, about {more}{of} would."
+        )
+    return f"Collect more test examples{of}, or {less}."
+
+
 def describe_remedy(finding: Finding) -> str:
-    """Return what to do about a finding that is not settled, or nothing if its message says all there is."""
+    """Return what to do about a finding that is not settled."""
     if finding.verdict == "INCONCLUSIVE":
-        if not finding.further_examples:
-            return ""
-        more = count_of(finding.further_examples, "more test example")
-        of = "" if finding.subject == "overall" else f" of {clean(finding.subject)}"
-        return f"Collect about {more}{of}; they would settle it if what was seen holds."
+        if finding.reason == "noisy_host":
+            return "Run `dvc repro` again on a quieter machine."
+        if finding.method in _TIMED:
+            return (
+                "Raise time.sessions, time.rounds or time.calls in params.yaml, or time on a quieter machine."
+            )
+        return _examples_wanted(finding)
     if finding.verdict == "FAIL":
-        return next((told for start, told in _FAILED if finding.metric.startswith(start)), "")
+        return explain(finding.metric).remedy
     if finding.verdict == "ERROR":
         return "Repair what broke and run again: nothing was judged here, and an error keeps the gate shut."
+    if finding.verdict == "NOT-RUN":
+        shut = "; until it has run, the gate stays shut" if finding.stops else ""
+        return f"See that what the rule names has test examples, and run again{shut}."
     return "Find out what this verdict means before anything ships."
 
 
@@ -270,7 +301,7 @@ def headline(comparison: Comparison) -> tuple[str, str]:
 def summarise_findings(decision: Decision) -> str:
     """Return how many findings have which verdict, in a fixed order."""
     order = ["PASS", "NO-FINDING", "FAIL", "INCONCLUSIVE", "ERROR", "NOT-RUN"]
-    verdicts = [finding.verdict for finding in decision.findings]
+    verdicts = ["listed only" if finding.quiet else finding.verdict for finding in decision.findings]
     ranked = sorted(
         set(verdicts), key=lambda verdict: (order.index(verdict) if verdict in order else 99, verdict)
     )
@@ -280,3 +311,71 @@ def summarise_findings(decision: Decision) -> str:
 def describe_reading(reading: Reading | None, digits: int = 1) -> str:
     """Return the value of a measurement, or a dash for none."""
     return describe_value(reading.value, reading.metric, reading.unit, digits) if reading else NO_FIGURE
+
+
+def summarise_searches(decision: Decision) -> str:
+    """Return how many searches were declared and what came of them, or nothing for none."""
+    verdicts = [finding.verdict for finding in decision.screens]
+    if not verdicts:
+        return ""
+    found, idle = verdicts.count("FAIL"), verdicts.count("NOT-RUN")
+    odd = sum(not finding.settled for finding in decision.screens) - found - idle
+    parts = [f"{found:,} found something"] if found else []
+    parts += [f"{idle:,} did not run"] if idle else []
+    parts += [f"{odd:,} could not be judged"] if odd else []
+    return f"{count_of(len(verdicts), 'search', 'searches')}: {', '.join(parts) or 'nothing found'}"
+
+
+def describe_exemplar(exemplar: Exemplar) -> str:
+    """Return what became of one example whose decision changed, `3: 3 to 5` for example."""
+    before, after = (NO_FIGURE if name is None else name for name in (exemplar.baseline, exemplar.candidate))
+    return clean(f"label={exemplar.label}: {before} \u2192 {after}")
+
+
+_TIMINGS = (
+    ("baseline_p99_ms", "99 of 100 calls, baseline"),
+    ("candidate_p99_ms", "99 of 100 calls, candidate"),
+    ("latency_ratio", "time of a call, candidate over baseline"),
+    ("energy_ratio", "energy, candidate over baseline"),
+    ("energy_proxy_ratio", "processor time, candidate over baseline; a proxy for energy, never judged"),
+)
+
+
+def describe_timings(decision: Decision) -> tuple[tuple[str, Reading], ...]:
+    """Return what was timed beside its name in words: by batch size, then the memory of a process."""
+    rows = [
+        (f"batch {size}: {words}", size, place, reading)
+        for place, (metric, words) in enumerate(_TIMINGS)
+        for size, reading in decision.by_batch(metric)
+    ]
+    named = [(words, reading) for words, _, _, reading in sorted(rows, key=lambda row: row[1:3])]
+    memory = decision.reading("peak_memory_ratio")
+    named += [("peak memory of a process, candidate over baseline", memory)] if memory else []
+    return tuple(named)
+
+
+def summarise_timings(decision: Decision) -> str:
+    """Return what was timed beside latency in one line, or nothing."""
+    parts = []
+    batches = {size for metric, _ in _TIMINGS for size, _ in decision.by_batch(metric)}
+    for size in sorted(batches):
+        found = {
+            metric: describe_reading(reading, 2)
+            for metric, _ in _TIMINGS
+            for batch, reading in decision.by_batch(metric)
+            if batch == size
+        }
+        told = []
+        if "candidate_p99_ms" in found:
+            told.append(f"p99 {found['candidate_p99_ms']}")
+            if "baseline_p99_ms" in found:
+                told[-1] += f" (baseline {found['baseline_p99_ms']})"
+        if "energy_ratio" in found:
+            told.append(f"energy {found['energy_ratio']}")
+        if "energy_proxy_ratio" in found:
+            told.append(f"processor time {found['energy_proxy_ratio']}")
+        if told:
+            parts.append(f"b{size} {', '.join(told)}")
+    memory = decision.reading("peak_memory_ratio")
+    parts += [f"peak memory {describe_reading(memory, 2)}"] if memory else []
+    return "; ".join(parts)

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command: help, exit codes, and one-sentence errors."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from checks.finding import Verdict
 from leangate.cli import build_parser, main
-from pipeline.stages import STAGES
+from pipeline.layout import Layout
+from pipeline.stages import STAGES, run_stage
+from tests.evidence_files import write_artifacts, write_data
 
 
 def _run(*arguments, cwd):
@@ -21,12 +27,13 @@ def test_help_names_every_stage_and_exit_code(capsys):
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for word in [*STAGES, "run", "table", "could not judge"]:
+    for word in [*STAGES, "run", "table", "policy", "could not judge"]:
         assert word in text
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nonsense"], ["prune"], ["gate", "--slot"], ["run", "--nonsense"]]
+    "arguments",
+    [[], ["nonsense"], ["prune"], ["gate", "--slot"], ["run", "--nonsense"], ["policy"], ["policy", "x"]],
 )
 def test_wrong_use_is_exit_code_2(arguments):
     with pytest.raises(SystemExit) as caught:
@@ -50,7 +57,7 @@ def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
     ("file", "old", "new", "where"),
     [
         ("params.yaml", "macs_reduction: 2.0", "macs_redaction: 2.0", "prune.recipes.half.macs_redaction"),
-        ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[5].margin"),
+        ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[11].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
     ],
 )
@@ -108,3 +115,353 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(project, repository):
     assert "hint: free disk space" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((project / "artifacts").iterdir())
+
+
+@pytest.fixture
+def prepared(project, evidence, monkeypatch):
+    """The project with prepared data of 900 test examples and no model, and a policy of `light` on it."""
+    monkeypatch.chdir(project)
+
+    def write(*rules, n=900, units=None, **elsewhere):
+        examples = evidence(n, units=units).examples
+        write_data(Layout(project), examples, **elsewhere)
+        rows = rules or ("{id: overall, kind: bounded, metric: accuracy_change, margin: 0.02, reason: why}",)
+        text = "version: 1\nname: tested\nalpha: 0.05\nalpha_fail: 0.05\nrules:\n"
+        (project / "policy.yaml").write_text(text + "".join(f"  - {row}\n" for row in rows))
+        return project
+
+    return write
+
+
+LIGHT = "{id: light, kind: bounded, metric: accuracy_change, slices: [light], margin: 0.05, reason: why}"
+
+
+def test_lint_shows_every_rule_and_slice_before_any_model(prepared, capsys):
+    prepared(
+        LIGHT, "{id: gap, kind: bounded, metric: accuracy_change_gap, slices: [light], max: 0.1, reason: why}"
+    )
+    assert main(["policy", "lint", "--finalists", "1"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("light", "gap"))]
+    assert [row[:4] for row in rows] == [
+        ["light", "light=bright", "300", "59"],
+        ["light", "light=dim", "300", "59"],
+        ["light", "light=even", "300", "59"],
+        ["gap", "light", "300", "25"],
+    ]
+    assert "900 test examples" in out
+    assert "\x1b" not in out
+
+
+def test_lint_shares_alpha_among_the_slots_of_params(prepared, capsys):
+    prepared(LIGHT)
+    assert main(["policy", "lint", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["finalists"] == 2
+    assert plan["alpha_each"] == 0.025
+    assert [row["n_min"] for row in plan["rows"]] == [73, 73, 73]
+    assert all(0 < row["chance"] <= 1 for row in plan["rows"])
+    assert plan["chance_of_all"][0] <= plan["chance_of_all"][1]
+
+
+def test_lint_of_a_policy_that_cannot_pass_says_which_slice_lacks_what(prepared, capsys):
+    prepared(LIGHT, n=180)
+    assert main(["policy", "lint"]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "light on light=dim: n 60 is below n_min 73: collect 13 more" in out
+    assert "with a reason" in out
+
+
+def test_lint_warns_of_a_small_chance_and_goes_on(prepared, capsys):
+    prepared(n=200)
+    assert main(["policy", "lint"]) == 0
+    assert "Warning" in capsys.readouterr().out
+
+
+def test_lint_counts_units_and_names_levels_that_no_test_example_has(prepared, capsys):
+    prepared(LIGHT, n=900, units=np.array([f"u{i // 3}" for i in range(900)]))
+    main(["policy", "lint", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["examples"], plan["units"]) == (900, 300)
+    prepared(LIGHT, other={"split": "train", "light": "night"})
+    assert main(["policy", "lint"]) == 2
+    assert "light=night" in capsys.readouterr().out
+
+
+def test_lint_reads_the_policy_it_is_given(prepared, repository, capsys):
+    prepared(LIGHT)
+    assert main(["policy", "lint", "--policy", str(repository / "policies" / "default.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert "stroke_weight" in err
+    assert "Traceback" not in err
+
+
+def test_lint_shows_names_out_of_data_without_their_control_characters(prepared, capsys):
+    prepared(LIGHT, other={"split": "test", "light": "n\x1b[31might"})
+    main(["policy", "lint"])
+    out = capsys.readouterr().out
+    assert "ight" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["--churn", "1.5"], "--churn"),
+        (["--churn", "nan"], "--churn"),
+        (["--finalists", "0"], "--finalists"),
+        (["--policy", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_lint_refuses_wrong_arguments(prepared, capsys, arguments, where):
+    prepared(LIGHT)
+    assert main(["policy", "lint", *arguments]) == 2
+    assert where in capsys.readouterr().err
+
+
+def test_lint_without_data_says_how_to_make_them(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert main(["policy", "lint"]) == 2
+    err = capsys.readouterr().err
+    assert "artifacts/data" in err
+    assert "dvc repro prepare" in err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("manifest.parquet", b"no parquet"),
+        ("manifest.parquet", None),
+        ("data.json", b'{"schema": "leangate/data/1", "classes": 3, "slices": []}'),
+        ("data.json", b'{"schema": "leangate/data/1", "classes": ["a", "b"], "slices": ["colour"]}'),
+        ("data.json", b'{"schema": "leangate/data/1", "classes": ["a", "b"], "slices": []}'),
+        ("data.json", b"{}"),
+    ],
+)
+def test_lint_refuses_broken_data_by_file(prepared, capsys, file, content):
+    project = prepared(LIGHT)
+    path = project / "artifacts" / "data" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["policy", "lint"]) == 2
+    err = capsys.readouterr().err
+    assert "artifacts/data" in err
+    assert "Traceback" not in err
+
+
+def test_lint_attacks_the_examples_that_evaluate_will_attack(prepared):
+    from types import SimpleNamespace
+
+    from pipeline.params import load_params
+    from pipeline.policy_lint import _effort, read_test_examples
+    from pipeline.probes.attack import _draw
+
+    project = prepared(LIGHT)
+    params, examples = (
+        load_params(project / "params.yaml"),
+        read_test_examples(project / "artifacts" / "data"),
+    )
+    rows = _draw(SimpleNamespace(ids=examples.ids), params.evaluate.attack, params.seed)
+    assert _effort(examples, params).attacked.tolist() == examples.ids[rows].tolist()
+
+
+@pytest.fixture
+def dvc(monkeypatch):
+    """Record what `dvc repro` is asked for instead of running it; `act` stands for what it does."""
+    calls = []
+
+    def run(root, targets, *, force):
+        calls.append(list(targets))
+        run.act()
+        return 0, ""
+
+    run.act, run.calls = lambda: None, calls
+    monkeypatch.setattr("leangate.reproduce._run_dvc", run)
+    return run
+
+
+def test_a_run_with_a_hopeless_policy_stops_before_anything_is_trained(prepared, dvc, capsys):
+    project = prepared(LIGHT, n=180)
+    (project / ".dvc").mkdir()
+    assert main(["run"]) == 2
+    output = capsys.readouterr()
+    assert dvc.calls == [["prepare"]]  # the data might have been of yesterday
+    assert "n 60 is below n_min 73" in output.err
+    assert "policy.yaml" in output.err
+    assert "leangate policy lint" in output.err
+    assert output.out == ""
+
+
+def test_a_run_refuses_no_policy_because_of_old_data(prepared, dvc):
+    project = prepared(LIGHT, n=180)
+    (project / ".dvc").mkdir()
+    dvc.act = lambda: prepared(LIGHT, n=900)
+    assert main(["run"]) == 0
+    assert dvc.calls == [["prepare"], []]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_run_with_a_policy_that_can_pass_runs_everything(prepared, dvc, broken):
+    project = prepared(LIGHT)
+    (project / ".dvc").mkdir()
+    if broken:
+        (project / "artifacts" / "data" / "manifest.parquet").write_bytes(b"half a fi")
+        dvc.act = lambda: prepared(LIGHT)
+    assert main(["run", "validate"]) == 0
+    assert dvc.calls == [*([["prepare"]] if broken else []), ["validate"]]
+
+
+def test_a_first_run_has_no_data_to_plan_on(project, monkeypatch, dvc):
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    assert main(["run"]) == 0
+    assert dvc.calls == [[]]
+
+
+GATE = """
+version: 1
+name: tested
+alpha: 0.05
+alpha_fail: 0.05
+rules:
+  - {id: overall, kind: bounded, metric: accuracy_change, margin: 0.02, reason: why}
+  - {id: small, kind: assert, metric: bytes_ratio, max: 0.5, reason: why}
+  - {id: shown, kind: bounded, metric: candidate_accuracy, min: 0.999, blocking: false, reason: why}
+"""
+
+
+@pytest.fixture
+def judged(project, evidence, monkeypatch):
+    """The project with evidence in slot `first`, and nobody in slot `empty`."""
+    monkeypatch.chdir(project)
+    (project / "policy.yaml").write_text(GATE)
+
+    def write(**changes):
+        return write_artifacts(project, evidence(**changes))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "outcome"),
+    [
+        ({"losses": 1}, 0, "passed"),
+        ({"losses": 60}, 1, "blocked"),
+        ({"losses": 14}, 3, "inconclusive"),
+    ],
+)
+def test_gate_prints_each_finding_and_returns_the_outcome(judged, capsys, changes, code, outcome):
+    judged(**changes)
+    before = sorted(Path().rglob("*"))
+    assert main(["gate"]) == code
+    out = capsys.readouterr().out
+    for word in ("overall", "small", "shown (advisory)", outcome, "built in slot first"):
+        assert word in out
+    assert "accuracy_change on overall is" in out
+    assert sorted(Path().rglob("*")) == before  # nothing is written
+    assert " s  accuracy" not in out
+
+
+def test_gate_says_what_broke_and_could_not_judge(judged, capsys):
+    layout = judged()
+    (layout.evidence("first") / "candidate.npz").write_bytes(b"nothing")
+    assert main(["gate"]) == 4
+    out = capsys.readouterr().out
+    assert out.count("ERROR") == 3
+    assert "candidate.npz" in out
+    assert main(["gate", "--json"]) == 4
+    decision = json.loads(capsys.readouterr().out)
+    assert decision["most_changed"] == []
+    assert decision["outcome"] == "error"
+
+
+def test_gate_on_evidence_of_another_file_could_not_judge(judged, capsys):
+    layout = judged()
+    (layout.finalist("first") / "model.onnx").write_bytes(b"other")
+    assert main(["gate"]) == 4
+    assert "expected evidence of" in " ".join(capsys.readouterr().out.split())
+
+
+def test_gate_on_an_empty_slot_is_blocked(judged, capsys):
+    judged()
+    assert main(["gate", "--slot", "empty"]) == 1
+    assert "no candidate" in capsys.readouterr().out
+
+
+def test_gate_json_is_what_the_stage_writes(judged, capsys):
+    layout = judged(losses=3)
+    assert main(["gate", "--json"]) == 0
+    text = capsys.readouterr().out
+    assert run_stage("gate", {"slot": "first"}, Path()) == 0
+    assert layout.decision("first").read_text() == text
+    decision = json.loads(text)
+    assert [entry["id"] for entry in decision["most_changed"]] == ["x00000", "x00150", "x00300"]
+    assert main(["gate", "--json", "--verbose"]) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    assert seconds["accuracy"] >= 0
+
+
+def test_gate_verbose_shows_seconds(judged, capsys):
+    judged()
+    assert main(["gate", "--verbose"]) == 0
+    assert " s  accuracy" in capsys.readouterr().out
+
+
+def test_gate_judges_under_the_policy_it_is_given(judged, tmp_path, capsys):
+    judged(losses=14)
+    path = tmp_path / "wide.yaml"
+    path.write_text(GATE.replace("0.02", "0.1"))
+    assert main(["gate", "--policy", str(path)]) == 0
+    assert main(["gate"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "where"),
+    [
+        (["--slot", "third"], 2, "shortlist.slots"),
+        (["--policy", "nowhere.yaml"], 2, "nowhere.yaml"),
+    ],
+)
+def test_gate_refuses_wrong_arguments(judged, capsys, arguments, code, where):
+    judged()
+    assert main(["gate", *arguments]) == code
+    assert where in capsys.readouterr().err
+
+
+def test_gate_under_a_policy_on_an_unknown_slice_is_the_users_slip(judged, capsys):
+    judged()
+    path = Path("policy.yaml")
+    path.write_text(GATE.replace("margin: 0.02", "slices: [colour], margin: 0.02"))
+    assert main(["gate"]) == 2
+    assert "colour" in capsys.readouterr().err
+
+
+def test_gate_before_any_run_says_what_is_missing(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert main(["gate"]) == 4
+    assert "shortlist.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["gate"], ["policy", "lint"]])
+def test_help_explains_verdicts_and_exit_codes(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "exit codes:" in text
+    if command == ["gate"]:
+        for verdict in Verdict:
+            assert verdict in text
+
+
+def test_output_is_coloured_for_a_terminal_that_wants_it_alone(judged, capsys, monkeypatch):
+    judged()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    main(["gate"])
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(["gate"])
+    assert "\x1b[3" not in capsys.readouterr().out

@@ -13,10 +13,10 @@ from checks.finding import Reason, Verdict
 from checks.judge import judge
 from checks.measurement import Measurement, Method, Slice
 from checks.policy import parse_policy
-from checks.protocol import built_in_checks, metric_methods
+from checks.protocol import built_in_checks, metrics_of
 
 CHECKS = built_in_checks()
-METHODS = metric_methods(CHECKS)
+METHODS = metrics_of(CHECKS)
 
 
 def _policy(*rules, alpha=0.05):
@@ -104,12 +104,28 @@ def test_harm_in_one_slice_is_found_where_the_mean_hides_it(evidence):
     assert verdicts["r1", "light=even"] is Verdict.PASS
 
 
-def test_added_disparity_is_judged_on_every_ordered_pair(evidence):
-    decision = _decide(evidence(900, level_losses={"dim": 60}), GAPS)
-    verdicts = _verdicts(decision)
-    assert len(verdicts) == 6
-    assert verdicts["r0", "light=dim against light=even"] is Verdict.FAIL
-    assert verdicts["r0", "light=even against light=dim"] is Verdict.PASS
+@pytest.mark.parametrize("level", ["dim", "even", "bright"])
+def test_added_disparity_names_the_pair_of_levels_it_lies_between(evidence, level):
+    [finding] = _decide(evidence(900, level_losses={level: 60}), GAPS).findings
+    assert finding.verdict is Verdict.FAIL
+    assert finding.subject.startswith(f"light={level} against light=")
+    assert finding.value == pytest.approx(0.2)
+    assert finding.to_json()["slice"] == f"light={level}"
+    assert finding.to_json()["versus"].startswith("light=")
+
+
+def test_added_disparity_is_the_bound_of_every_ordered_pair(evidence):
+    """One finding an attribute, and it passes exactly when each pair alone would."""
+    from checks.statistics.disparity import mover_tango_upper
+
+    decision = _decide(evidence(900, level_losses={"dim": 9, "even": 3}), GAPS, finalists=2)
+    [finding] = decision.findings
+    counts = {"dim": (9, 0, 300), "even": (3, 0, 300), "bright": (0, 0, 300)}
+    bounds = {
+        (g, h): mover_tango_upper(*counts[g], *counts[h], 0.025) for g in counts for h in counts if g != h
+    }
+    assert finding.bound == pytest.approx(max(bounds.values()), abs=1e-9)
+    assert finding.pair == max(bounds, key=bounds.get)
 
 
 def test_lost_robustness_fails(evidence):
@@ -275,7 +291,6 @@ def test_fail_is_claimed_family_wise():
         (_bounded("accuracy_change", margin=0.05, slices=["light"]), "light=dusk"),
         (_bounded("accuracy_change", margin=0.05, slices=["overall", "light=dusk"]), "light=dusk"),
         (_bounded("robust_accuracy_change", margin=0.1, slices=["overall", "light=dim"]), "light=dim"),
-        (_bounded("accuracy_change_gap", max=0.1, slices=["label", "light"]), "light=dusk"),
     ],
 )
 def test_a_level_without_examples_is_an_error_not_a_pass(evidence, vary, rule, missing):
@@ -284,6 +299,14 @@ def test_a_level_without_examples_is_an_error_not_a_pass(evidence, vary, rule, m
     decision = _decide(vary(good, examples=vary(good.examples, levels=levels)), rule)
     assert decision.outcome is Outcome.ERROR
     assert missing in decision.findings[-1].message
+
+
+def test_a_level_without_examples_is_never_fair(evidence, vary):
+    good = evidence(9000)
+    levels = {"light": ("bright", "dim", "dusk", "even")}
+    [finding] = _decide(vary(good, examples=vary(good.examples, levels=levels)), GAPS).findings
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert "dusk" in finding.message
 
 
 def test_an_attack_that_does_nothing_is_noticed_behind_one_that_does(evidence, vary):

@@ -7,12 +7,13 @@ from checks.decision import Outcome, decide
 from checks.finding import Verdict
 from checks.measurement import OVERALL, Measurement, Method
 from checks.policy import parse_policy
+from checks.protocol import Metric
 from checks.runner import run_checks
 
 
 class Check:
     name = "mine"
-    metrics = {"mine": Method.EXACT_VALUE}
+    metrics = {"mine": Metric(Method.EXACT_VALUE)}
 
     def __init__(self, returned):
         self.returned = returned
@@ -77,7 +78,7 @@ def test_a_check_cannot_return_nan():
 def test_other_checks_go_on_when_one_breaks(evidence):
     class Other(Check):
         name = "other"
-        metrics = {"other": Method.EXACT_VALUE}
+        metrics = {"other": Metric(Method.EXACT_VALUE)}
 
     run = run_checks([Check(ValueError("x")), Other([_measurement("other")])], evidence())
     assert [m.metric for m in run.measurements] == ["other"]

@@ -131,6 +131,7 @@ ONE_BYTE = [
     ("evidence/first/baseline.npz", "SHA-256"),
     ("evidence/first/candidate.npz", "SHA-256"),
     ("evidence/first/attacks.npz", "SHA-256"),
+    ("evidence/first/contract.npz", "SHA-256"),
     ("evidence/first/cost.json", "SHA-256"),
     ("evidence/first/groups.json", "SHA-256"),
     ("timing/first/timing.npz", "SHA-256"),
@@ -221,10 +222,31 @@ def test_an_open_decision_with_a_blocking_rule_that_did_not_pass_is_refused(
     expect_refusal(layout, "only what passed")
 
 
+@pytest.mark.parametrize(("verdict", "ships"), [("NO-FINDING", True), ("PASS", False), ("NOT-RUN", False)])
+def test_a_blocking_search_ships_only_without_a_finding(layout: Layout, verdict: str, ships: bool) -> None:
+    def edit(decision: Any) -> None:
+        [entry] = [entry for entry in decision["findings"] if entry["rule"] == "flips-into-one-class"]
+        entry["verdict"] = verdict
+
+    change(layout.decision("first"), edit)
+    trust(layout)
+    if ships:
+        bundle.run(layout, project_params())
+        assert (layout.bundle / "MODEL_CARD.md").exists()
+    else:
+        expect_refusal(layout, "only what passed")
+
+
+def test_a_bounded_rule_cannot_be_met_by_finding_nothing(layout: Layout) -> None:
+    change(layout.decision("first"), lambda decision: decision["findings"][0].update(verdict="NO-FINDING"))
+    trust(layout)
+    expect_refusal(layout, "only what passed")
+
+
 def test_an_advisory_rule_may_fail_but_not_break(layout: Layout) -> None:
     def set_advisory(verdict: str) -> None:
         def edit(decision: Any) -> None:
-            [entry] = [entry for entry in decision["findings"] if not entry["blocking"]]
+            [entry] = [entry for entry in decision["findings"] if entry["rule"] == "single-image-latency"]
             entry["verdict"] = verdict
 
         change(layout.decision("first"), edit)

@@ -78,32 +78,38 @@ def test_figures_stand_beside_the_baseline_s(card: str) -> None:
         "0.250×",
         "–",
     ]
-    assert row(section(card, "Compression"), "Time, batch of 64")[3:] == ["0.31×", "0.29 to 0.33×"]
+    made = section(card, "Compression")
+    assert row(made, "batch 64: time of a call, candidate over baseline")[3:] == ["0.31×", "0.29 to 0.33×"]
+    assert row(made, "batch 64: 99 of 100 calls, baseline")[1:4] == ["0.8120 ms", "–", "–"]
+    assert row(made, "batch 64: 99 of 100 calls, candidate")[1:4] == ["–", "0.3410 ms", "–"]
+    assert row(made, "batch 64: processor time, candidate over baseline; a proxy for energy, never judged")[3] == (
+        "0.35× (proxy)"
+    )
     assert "criterion = taylor" in row(card, "2")[2]
 
 
 def test_each_slice_shows_count_value_interval_bound_limit_and_verdict(card: str) -> None:
     assert row(section(card, "Accuracy on the test split"), "all examples") == [
-        "all examples", "899", "99.11 %", "99.11 %", "0.00 pp", "−0.60 to +0.60 pp", "−0.80 pp",
-        "at least −2.00 pp", "**PASS**",
+        "all examples", "899", "99.11 %", "99.11 %", "0.00 pp", "−0.60 to +0.60 pp", "−0.80 pp, p 0.003",
+        "above −2.00 pp", "2.10 pp", "**PASS**",
     ]  # fmt: skip
-    assert row(card, "class 3")[1] == "90"
-    for name in ("stroke\\_weight light", "slant upright"):
+    assert row(card, "label=3")[1] == "90"
+    for name in ("stroke\\_weight=light", "slant=upright"):
         assert row(card, name)[-1] == "**PASS**"
 
 
 def test_slices_come_in_the_order_of_their_levels(card: str) -> None:
     lines = [
-        line for line in card.splitlines() if re.match(r"\| stroke\\_weight (light|medium|bold) \|", line)
+        line for line in card.splitlines() if re.match(r"\| stroke\\_weight=(light|medium|bold) \|", line)
     ]
-    assert [line.split()[2] for line in lines] == ["light", "medium", "bold"]
+    assert [line.split()[1].partition("=")[2] for line in lines] == ["light", "medium", "bold"]
 
 
 def test_disparity_and_robustness_show_their_limits_and_their_proviso(card: str) -> None:
     disparity = section(card, "Disparity added by compression")
     [gap] = [line for line in disparity.splitlines() if " against " in line]
-    assert "light against" in gap  # of the two directions the one nearer the limit
-    assert "+0.20 pp" in gap
+    assert "=medium against stroke\\_weight=bold" in gap  # the judge's pair, not that of the measurement
+    assert "+0.10 pp" in gap
     assert "at most +8.00 pp" in gap
     robust = section(card, "Adversarial robustness")
     for words in ("`pgd_on_candidate`", "0.05 of the pixel range", "85.40 %", "84.20 %", "81.50 to 86.90 %"):
@@ -111,6 +117,31 @@ def test_disparity_and_robustness_show_their_limits_and_their_proviso(card: str)
     assert "against this pool of attacks" in robust
     assert "upper bound on robustness" in robust
     assert "99.6 % (candidate)" in robust
+
+
+def test_searches_stand_apart_and_promise_nothing(card: str) -> None:
+    searches = section(card, "Searches")
+    assert "promises nothing about what it did not find" in searches
+    found = row(searches, "`flips-into-one-class`")
+    assert found[2:5] == ["all examples for 3", "60", "25.00 %"]
+    assert found[5:] == ["p 0.4", "alarm at p 0.01", "–", "**NO-FINDING**"]
+    assert row(searches, "`losses-in-one-place`")[-1] == "**NOT-RUN** (advisory)"
+    assert "`flips-into-one-class`" not in section(card, "Policy").partition("Findings that no table")[2]
+
+
+def test_cells_that_are_only_listed_are_told_apart_from_what_was_judged(card: str) -> None:
+    told = section(card, "Policy").partition("Listed only.")[2]
+    assert "their parents are" in told
+    assert "stroke\\_weight\\*slant=bold\\*upright (n = 5)" in told
+    assert "stroke\\_weight\\*slant" not in section(card, "Accuracy on the test split")
+    assert "1 listed only" in section(card, "Decision")
+    assert "bold" not in row(card.partition("## Decision")[0], "Change on the worst slice")[1]
+
+
+def test_examples_that_changed_most_are_named(card: str) -> None:
+    flips = section(card, "Flip exemplars")
+    assert row(flips, "digit-bold") == ["digit-bold", "label=3", "3", "5", "−3.25"]
+    assert row(flips, "digit-0099") == ["digit-0099", "label=1", "2", "–", "–"]
 
 
 def test_data_come_with_source_terms_splits_and_meaning(card: str) -> None:
@@ -232,7 +263,7 @@ def test_the_short_card_fits_a_registry_whatever_the_names(built: Layout, tmp_pa
     contents = read_contents(built.bundle)
     short = summary(contents, project_params().bundle)
     assert contents.digest("model.onnx") in short
-    assert "−0.30 pp (class 0)" in short
+    assert "−0.30 pp (label=0)" in short
     signs = Names(
         bold="&" * 300, classes=tuple("&" * 300 + str(index) for index in range(10)), policy="&" * 300
     )

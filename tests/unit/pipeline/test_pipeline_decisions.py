@@ -37,7 +37,8 @@ def _record(folder, name, size, macs, accuracy, loss):
     digest = sha256_file(folder / "model.onnx")
     write_json(
         folder / "model.json",
-        {"schema": "leangate/model/1", "name": name, "sha256": digest, "validation_loss": loss, **figures},
+        {"schema": "leangate/model/1", "name": name, "sha256": digest, "validation_loss": loss}
+        | {"output": "logits", **figures},
     )
 
 
@@ -124,10 +125,15 @@ def _decision(layout, slot, outcome, size=100, ratio=0.5, findings=(), candidate
         "outcome": outcome,
         "open": outcome == "passed",
         "policy": {"name": "p", "sha256": sha256_file(layout.policy)},
+        "alpha": 0.05,
+        "alpha_each": 0.025,
+        "finalists": 2,
+        "evidence": {},
         "subject": {"candidate_sha256": sha256_file(folder / "model.onnx")},
         "findings": list(findings),
         "measurements": [
-            {"metric": name, "slice": "overall", "value": number} for name, number in metrics.items()
+            {"metric": name, "slice": "overall", "value": number, "n": 1, "unit": "count", "levels": []}
+            for name, number in metrics.items()
         ],
     }
     write_json(layout.decision(slot), value)
@@ -157,9 +163,20 @@ def test_the_smallest_that_passed_ships_then_the_fastest(project, monkeypatch):
 
 FINDING = {
     "rule": "accuracy-slices",
+    "kind": "bounded",
     "blocking": True,
+    "listed": False,
     "verdict": "FAIL",
+    "metric": "accuracy_change",
+    "slice": "slant=forward",
+    "value": -0.2,
+    "bound": -0.3,
+    "limit": -0.05,
+    "limit_kind": "margin",
+    "n": 300,
+    "unit": "proportion",
     "message": "slant=forward lost 0.2",
+    "rule_reason": "",
 }
 
 
@@ -186,6 +203,58 @@ def test_when_nothing_passed_enforce_says_why(project, monkeypatch, outcomes, ou
     if "blocked" in outcomes:
         assert "accuracy-slices" in str(caught.value)
         assert "slant=forward" in str(caught.value)
+
+
+def _message(project, monkeypatch, *findings):
+    layout = Layout(project)
+    _decision(layout, "first", "blocked", findings=findings)
+    _decision(layout, "second", "absent")
+    _select(project, monkeypatch)
+    with pytest.raises(BlockedError) as caught:
+        enforce.run(layout, load_params(project / "params.yaml"))
+    return str(caught.value)
+
+
+SCREEN = FINDING | {
+    "rule": "losses-in-one-place",
+    "kind": "screen",
+    "metric": "loss_concentration",
+    "limit": 0.01,
+    "limit_kind": "alarm",
+    "bound": None,
+    "unit": "ratio",
+    "value": 4.0,
+    "p": 0.0004,
+    "message": "loss_concentration on slant=forward is 4",
+}
+
+
+def test_enforce_names_a_search_that_found_something_and_what_to_do(project, monkeypatch):
+    told = _message(project, monkeypatch, SCREEN)
+    assert "FAIL losses-in-one-place on slant=forward: loss_concentration on slant=forward is 4" in told
+    assert "look at its flip exemplars" in told
+
+
+def test_enforce_names_a_search_that_did_not_run_and_what_to_do(project, monkeypatch):
+    skipped = SCREEN | {"verdict": "NOT-RUN", "slice": None, "value": None, "message": "it did not run"}
+    told = _message(project, monkeypatch, skipped)
+    assert "NOT-RUN losses-in-one-place: it did not run" in told
+    assert "until it has run, the gate stays shut" in told
+
+
+def test_enforce_is_silent_on_what_is_settled_or_only_listed(project, monkeypatch):
+    found = SCREEN | {"verdict": "NO-FINDING", "rule": "found-nothing"}
+    cell = {"rule": "cells", "verdict": "INCONCLUSIVE", "listed": True, "blocking": False}
+    told = _message(project, monkeypatch, found, FINDING | cell, FINDING)
+    assert "accuracy-slices" in told
+    assert "found-nothing" not in told
+    assert "cells" not in told
+
+
+def test_enforce_says_how_far_an_open_question_is_off(project, monkeypatch):
+    unsure = FINDING | {"verdict": "INCONCLUSIVE", "value": -0.01, "bound": -0.06, "message": "not proven"}
+    told = _message(project, monkeypatch, unsure)
+    assert "measured 4.00 pp inside the limit, the bound 1.00 pp beyond it" in told
 
 
 def _passed(project, monkeypatch):

@@ -191,6 +191,7 @@ class Project:
         weights = {"weight": np.asarray(weight, np.float32), "bias": np.asarray(bias, np.float32)}
         write_onnx_file(folder / "model.onnx", nodes, weights)
         record = {"schema": "leangate/model/1", "name": name, "pixel_max": 16, "shape": [1, 8, 8]}
+        record |= {"output": "logits"}
         record |= {"classes": ["low", "high"], "sha256": sha256_file(folder / "model.onnx"), **cost}
         write_json(folder / "model.json", record)
 

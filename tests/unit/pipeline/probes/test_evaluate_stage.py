@@ -8,14 +8,16 @@ import json
 import numpy as np
 import pytest
 
+from checks.contract import ContractCheck
 from checks.errors import EvidenceError, InputError, ModelError
-from checks.evidence import Subject, read_evidence
+from checks.evidence import Providers, Subject, read_evidence
 from pipeline import evaluate
 from pipeline.data.dataset import read_dataset
 from pipeline.probes.session import open_session, predict
 from pipeline.probes.tables import write_table
 
 CODE = "c" * 64
+CPU = ["CPUExecutionProvider"]
 
 
 def _digests(folder):
@@ -31,12 +33,16 @@ def _subject(project):
 
 def _write_timing(project):
     """The smallest timing that can be read, so that the whole of the evidence can."""
-    times = {f"{name}_ms": np.ones((1, 1, 1)) for name in ("baseline", "candidate", "control")}
-    peaks = {f"{name}_peak_bytes": np.ones(1, np.int64) for name in ("baseline", "candidate")}
+    arrays = {f"{name}_ms": np.ones((1, 1, 1)) for name in ("baseline", "candidate", "control")}
+    for name in ("baseline", "candidate"):
+        arrays |= {f"{name}_calls_ms": np.ones((1, 1, 1, 1)), f"{name}_processor_s": np.ones((1, 1, 1))}
+        arrays |= {f"{name}_peak_bytes": np.ones(1, np.int64)}
     header = {"schema": "leangate/timing/1", "batch_sizes": [1], **_subject(project).to_json()}
+    header |= {"energy_counters": []}
+    header |= {"providers": dict.fromkeys(("declared", "baseline", "candidate", "control"), CPU)}
     folder = project.layout.timing("first")
     folder.mkdir(parents=True)
-    write_table(folder / "timing.npz", header, times | peaks)
+    write_table(folder / "timing.npz", header, arrays)
     return folder
 
 
@@ -60,7 +66,14 @@ def test_the_evidence_is_read_back_and_is_about_these_files(evaluated):
         assert scores.ids.tolist() == split.ids.tolist()
         wanted = predict(open_session(folder / "model.onnx"), split.images, 1000)
         np.testing.assert_allclose(scores.scores, wanted, rtol=1e-5)
+        assert scores.output == "logits"
+        assert scores.providers == Providers(tuple(CPU), tuple(CPU))
     assert not np.array_equal(evidence.baseline.scores, evidence.candidate.scores)
+    assert set(evidence.contract.ids) <= set(split.ids)
+    assert len(evidence.contract.ids) == 60
+    assert {entry.metric: entry.value for entry in ContractCheck().measure(evidence)} == pytest.approx(
+        dict.fromkeys(ContractCheck().metrics, 0), abs=1e-5
+    )
     assert evidence.attacks.epsilon == evaluated.params.evaluate.attack.epsilon
     assert set(evidence.attacks.ids) <= set(split.ids)
     assert evidence.cost["baseline"] == {"bytes": 1000, "macs": 128, "parameters": 130}
@@ -90,6 +103,7 @@ def test_a_second_run_writes_the_same_bytes(evaluated):
         "examples.npz",
         "baseline.npz",
         "candidate.npz",
+        "contract.npz",
         "attacks.npz",
         "cost.json",
         "groups.json",
@@ -108,7 +122,7 @@ def test_other_seeds_and_other_code_show_in_the_bytes(evaluated, monkeypatch):
         for name, content in _digests(evaluated.layout.evidence("first")).items()
         if content != first[name]
     }
-    assert changed == {"baseline.npz", "candidate.npz", "attacks.npz"}
+    assert changed == {"baseline.npz", "candidate.npz", "contract.npz", "attacks.npz"}
 
 
 def test_an_empty_slot_leaves_only_word_of_it(project):
@@ -144,6 +158,12 @@ WRONG = {
     "a candidate of other classes": lambda project: project.edit_record(
         project.finalist, classes=["high", "low"]
     ),
+    "a candidate that answers probabilities": lambda project: project.edit_record(
+        project.finalist, output="probabilities"
+    ),
+    "models that do not say what they answer": lambda project: [
+        project.edit_record(folder, output=None) for folder in (project.baseline, project.finalist)
+    ],
     "models of another dataset": lambda project: [
         project.edit_record(folder, classes=["low", "other"])
         for folder in (project.baseline, project.finalist)
@@ -197,3 +217,18 @@ def test_a_model_that_answers_nan_is_recorded_not_hidden(project):
     assert not evidence.attacks.candidate_correct.any()
     rows = evidence.groups["attributes"]["light"].values()
     assert all(row["candidate_accuracy"] == 0 for row in rows)
+
+
+def test_what_the_models_are_said_to_answer_is_evidence_and_is_checked(project):
+    for folder in (project.baseline, project.finalist):
+        project.edit_record(folder, output="probabilities")
+    evaluate.run(project.layout, project.params, slot="first")
+    with pytest.raises(EvidenceError, match=r"baseline\.npz.*expected probabilities"):
+        read_evidence(project.layout.evidence("first"), _write_timing(project), _subject(project))
+
+
+def test_the_contract_is_run_on_as_many_examples_as_params_say(project):
+    fewer = project.params.evaluate.model_copy(update={"contract_examples": 7})
+    evaluate.run(project.layout, project.params.model_copy(update={"evaluate": fewer}), slot="first")
+    evidence = read_evidence(project.layout.evidence("first"), _write_timing(project), _subject(project))
+    assert len(evidence.contract.ids) == 7

@@ -126,6 +126,30 @@ def test_the_draw_depends_on_the_seed_alone(digits, outcome):
     assert same.ids.tolist() == outcome.ids.tolist() != other.ids.tolist()
 
 
+def _with_softmax(path, target):
+    model = onnx.load(path)
+    end = model.graph.output[0]
+    model.graph.node.append(helper.make_node("Softmax", [end.name], ["probabilities"], axis=-1))
+    end.name = "probabilities"
+    onnx.save(model, target)
+    return target
+
+
+def test_probabilities_are_attacked_as_the_logits_behind_them_are(digits, tmp_path):
+    """A softmax at a model's end must not change what gradients find."""
+    quick = OPTIONS.model_copy(update={"square_queries": 1})
+    examples = _examples(digits.images, digits.labels)
+    options = {"classes": 10, "pixel_max": 16, "options": quick, "seed": 3, "batch_size": 64}
+    path = _with_softmax(digits.fp32, tmp_path / "softmax.onnx")
+    soft = _target(path)
+    logits = _target(digits.fp32)
+    want = run_attacks(logits, logits, examples, **options)
+    came = run_attacks(soft, soft, examples, **options)
+    row = want.names.index("pgd-on-baseline")
+    assert 0.1 < want.baseline_correct[row].mean() < 0.9
+    assert np.mean(want.baseline_correct[row] == came.baseline_correct[row]) >= 0.97
+
+
 def test_a_small_split_is_attacked_whole(digits):
     quick = OPTIONS.model_copy(update={"pgd_steps": 1, "square_queries": 1})
     small = _attack(digits.fp32, digits.fp32, _examples(digits.images[:7], digits.labels[:7]), options=quick)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_every_batch_size_session_and_round_has_times_above_zero(light):
         assert times.shape == (2, 2, 3)
         assert np.isfinite(times).all()
         assert (times > 0).all()
+    for times, calls in (
+        (timing.baseline_ms, timing.baseline_calls_ms),
+        (timing.candidate_ms, timing.candidate_calls_ms),
+    ):
+        assert calls.shape == (2, 2, 3, 2)
+        assert (calls > 0).all()
+        np.testing.assert_array_equal(np.median(calls, axis=-1), times)
+    for seconds in (timing.baseline_processor_s, timing.candidate_processor_s):
+        assert seconds.shape == (2, 2, 3)
+        assert (seconds >= 0).all()
     for peaks in (timing.baseline_peak_bytes, timing.candidate_peak_bytes):
         assert peaks.shape == (2,)
         assert peaks.dtype == np.int64
@@ -66,6 +77,8 @@ def test_times_and_memory_belong_to_their_models(light, heavy):
     # A hundred times the work: no load on this machine turns that round.
     assert np.median(timing.candidate_ms) > 5 * np.median(timing.baseline_ms)
     assert np.median(timing.candidate_ms) > 5 * np.median(timing.control_ms)
+    assert timing.candidate_processor_s.sum() > 5 * timing.baseline_processor_s.sum()
+    assert timing.candidate_processor_s.sum() < passed, "seconds, of one thread"
     assert (timing.baseline_peak_bytes > 10 * MEGABYTE).all()
     assert (timing.baseline_peak_bytes < 300 * MEGABYTE).all()
     assert (timing.candidate_peak_bytes > timing.baseline_peak_bytes + 50 * MEGABYTE).all()
@@ -204,3 +217,81 @@ def _resident(process):
         return 0
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(sizes[0]) * 1024 if sizes else 0
+
+
+@pytest.fixture
+def powercap(tmp_path):
+    zone = tmp_path / "powercap" / "intel-rapl:0"
+    zone.mkdir(parents=True)
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text("1000000\n")
+    (zone / "energy_uj").write_text("0\n")
+    return zone.parent
+
+
+@pytest.fixture
+def ticking(powercap):
+    """The counter ticks while the test runs, and starts again at 0 every 1000 ticks."""
+    counter, stop = powercap / "intel-rapl:0" / "energy_uj", threading.Event()
+
+    def tick():
+        energy = 0
+        while not stop.is_set():
+            energy = (energy + 1000) % 1_000_000
+            (powercap / "next").write_text(f"{energy}\n")
+            (powercap / "next").replace(counter)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    yield powercap
+    stop.set()
+    thread.join()
+
+
+def test_energy_is_counted_where_there_are_counters(heavy, light, ticking):
+    timing = measure_latency(light, heavy, **IMAGE, options=OPTIONS, seed=0, powercap=ticking)
+    assert timing.energy_counters == ("intel-rapl:0/package-0",)
+    for energy in (timing.baseline_energy_uj, timing.candidate_energy_uj):
+        assert energy.shape == (2, 2, 3)
+        assert (energy >= 0).all()
+    assert timing.candidate_energy_uj.sum() > timing.baseline_energy_uj.sum()
+    assert timing.candidate_energy_uj.sum() > 0
+
+
+def test_a_counter_that_stands_still_is_recorded_as_it_is(light, powercap):
+    timing = measure_latency(light, light, **IMAGE, options=ONCE, seed=0, powercap=powercap)
+    assert timing.candidate_energy_uj.sum() == 0
+    assert timing.energy_counters
+
+
+def test_without_counters_there_is_no_energy(light, tmp_path):
+    timing = measure_latency(light, light, **IMAGE, options=ONCE, seed=0, powercap=tmp_path / "none")
+    assert timing.energy_counters == ()
+    assert timing.baseline_energy_uj is timing.candidate_energy_uj is None
+
+
+@pytest.mark.parametrize("when", ["between sessions", "in a session"])
+def test_a_counter_lost_on_the_way_leaves_no_energy(monkeypatch, light, powercap, when):
+    """Energy of some rounds alone would pass for that of all."""
+    name = latency._session_pair if when == "between sessions" else latency._measure_pair
+
+    def lose(*arguments):
+        (powercap / "intel-rapl:0" / "energy_uj").unlink(missing_ok=True)
+        return name(*arguments)
+
+    pairs = iter([False, True])
+
+    def later(*arguments):
+        return lose(*arguments) if next(pairs) else name(*arguments)
+
+    monkeypatch.setattr(latency, name.__name__, later)
+    timing = measure_latency(light, light, **IMAGE, options=OPTIONS, seed=0, powercap=powercap)
+    assert timing.energy_counters == ()
+    assert timing.baseline_energy_uj is None
+
+
+def test_a_session_on_another_provider_is_refused(monkeypatch, light):
+    """Times on different hardware are no comparison."""
+    monkeypatch.setattr(latency, "PROVIDERS", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    with pytest.raises(ProbeError, match="expected providers .*CUDA.* for the baseline, got .*CPU"):
+        measure_latency(light, light, **IMAGE, options=ONCE, seed=0)

@@ -14,7 +14,14 @@ import pytest
 from onnx import helper
 
 from checks.errors import ModelError, ProbeError
-from pipeline.probes.session import MAX_MODEL_BYTES, UNDECIDED, decide, open_session, predict
+from pipeline.probes.session import (
+    MAX_MODEL_BYTES,
+    UNDECIDED,
+    create_session,
+    decide,
+    open_session,
+    predict,
+)
 
 ROOT = Path(__file__).parents[4]
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
@@ -167,6 +174,16 @@ def test_only_the_cpu_and_the_asked_threads_are_used(linear_onnx):
     session = open_session(linear_onnx("m.onnx", np.zeros((64, 2)), [0, 0]), threads=2)
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert session.get_session_options().intra_op_num_threads == 2
+
+
+@pytest.mark.parametrize("level", ["disabled", "basic", "extended", "all"])
+def test_a_graph_is_rewritten_as_far_as_asked(linear_onnx, level):
+    path = linear_onnx("m.onnx", np.ones((64, 2)), [0, 0])
+    session = create_session(path, optimization=level)
+    name = "ORT_DISABLE_ALL" if level == "disabled" else f"ORT_ENABLE_{level.upper()}"
+    assert session.get_session_options().graph_optimization_level.name == name
+    assert create_session(path).get_session_options().graph_optimization_level.name == "ORT_ENABLE_ALL"
+    np.testing.assert_allclose(predict(session, IMAGES, 5)[:, 0], IMAGES.sum(axis=(1, 2, 3)), rtol=1e-5)
 
 
 def test_importing_is_light_and_running_leaves_nothing_in_the_users_home(tmp_path, linear_onnx):

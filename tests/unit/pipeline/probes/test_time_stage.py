@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from checks.errors import InputError, ModelError
-from checks.evidence import read_table
+from checks.tables import Subject, read_table
+from checks.timing import read_timing
 from pipeline import time as stage
 
 
@@ -24,7 +25,9 @@ def test_the_table_says_what_was_timed_and_how(project):
     assert header["code_sha256"] == "c" * 64
     assert header["batch_sizes"] == [1, 3]
     assert header["threads"] == 1
-    assert header["providers"] == ["CPUExecutionProvider"]
+    assert header["providers"] == dict.fromkeys(
+        ("declared", "baseline", "candidate", "control"), ["CPUExecutionProvider"]
+    )
     assert header["onnxruntime"]
     assert set(header["load_average"]) == {"before", "after"}
     assert str(project.layout.root) not in json.dumps(header)
@@ -34,6 +37,24 @@ def test_the_table_says_what_was_timed_and_how(project):
     for name in ("baseline_peak_bytes", "candidate_peak_bytes"):
         assert arrays[name].shape == (2,)
         assert arrays[name].dtype == np.int64
+    for name in ("baseline", "candidate"):
+        assert arrays[f"{name}_calls_ms"].shape == (2, 2, 2, 1)
+        assert arrays[f"{name}_processor_s"].shape == (2, 2, 2)
+    assert all(
+        (f"{name}_energy_uj" in arrays) == bool(header["energy_counters"])
+        for name in ("baseline", "candidate")
+    )
+
+
+def test_the_gate_reads_what_was_timed(project):
+    stage.run(project.layout, project.params, slot="first")
+    records = [
+        json.loads((folder / "model.json").read_text()) for folder in (project.baseline, project.finalist)
+    ]
+    subject = Subject(*(record["sha256"] for record in records), "d" * 64, "c" * 64)
+    timing = read_timing(project.layout.timing("first") / "timing.npz", subject)
+    assert timing.batch_sizes == (1, 3)
+    assert not timing.baseline_providers.fell_back
 
 
 def test_an_empty_slot_leaves_only_word_of_it(project):

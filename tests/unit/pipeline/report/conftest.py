@@ -35,7 +35,7 @@ def measurement(
     """Return a measurement with an interval of `half` on each side."""
     interval = None if half is None else [round(value - half, 6), round(value + half, 6)]
     return {
-        "metric": metric, "slice": where, "versus": None, "value": value, "interval": interval, "n": n,
+        "metric": metric, "slice": where, "versus": None, "target": None, "levels": [], "value": value, "interval": interval, "n": n,
         "unit": unit, "method": "paired_exact" if half is not None else "exact_value", "statistics": {"losses": 3},
     }  # fmt: skip
 
@@ -44,14 +44,15 @@ def finding(
     rule: str, measured: Json | None, verdict: str, bound: float | None, limit: float, **more: Any
 ) -> Json:
     """Return the finding of `rule` on a measurement, with a message as the judge writes them."""
-    keys = ("slice", "versus", "value", "interval", "n", "unit", "method")
+    keys = ("slice", "versus", "target", "value", "interval", "n", "unit", "method")
     base = {"metric": more.pop("metric", None) or (measured or {})["metric"]}
     base |= {key: (measured or {}).get(key) for key in keys}
     words = {"PASS": "is within its limit", "FAIL": "is beyond its limit", "ERROR": "could not be judged"}
     message = f"{base['metric']} on {base['slice']} {words.get(verdict, 'is not settled by this much data')}."
     return {
-        "rule": rule, "kind": "bounded", "blocking": True, "verdict": verdict, "reason": "", "bound": bound,
-        "limit": limit, "limit_kind": "margin" if limit < 0 else "max", "rule_reason": f"{rule} has its reasons.", "p": 0.01, "message": message, "further_examples": None, **base, **more,
+        "rule": rule, "kind": "bounded", "blocking": True, "listed": False, "verdict": verdict, "reason": "", "bound": bound,
+        "limit": limit, "limit_kind": "margin" if limit < 0 else "max", "rule_reason": f"{rule} has its reasons.", "p": 0.01, "message": message, "detectable": None, "further_examples": None,
+        "further_if_equal": None, **base, **more,
     }  # fmt: skip
 
 
@@ -157,7 +158,8 @@ class Case:
             measurement("bytes_ratio", "overall", 0.176, None, 1, ratio),
             measurement("nonfinite_outputs", "overall", 0.0, None, 898, "count"),
         ]
-        gap = measurement("accuracy_change_gap", "size=small", 0.006, 0.02, 598) | {"versus": "size=large"}
+        gap = measurement("accuracy_change_gap", "size=small", 0.006, 0.02, 598)
+        gap |= {"versus": "size=large", "levels": ["small", "medium", "large"], "method": "mover_tango"}
         more = [
             finding("robustness", rows[4], "PASS", -0.0221, -0.05),
             finding("speed-b64", rows[7], "PASS", 0.402, 1.0),
@@ -183,7 +185,7 @@ def _candidate(
 def _model(name: str, *passes: Json) -> Json:
     return {
         "schema": "leangate/model/1", "name": name, "sha256": digest(name), "bytes": 1, "gzip_bytes": 1, "macs": 1,
-        "parameters": 1, "pixel_max": 16, "shape": [1, 8, 8], "classes": list(DIGITS), "passes": list(passes),
+        "parameters": 1, "pixel_max": 16, "shape": [1, 8, 8], "classes": list(DIGITS), "output": "logits", "passes": list(passes),
         "validation_accuracy": 0.97,
     }  # fmt: skip
 

@@ -54,7 +54,7 @@ def test_blocked_decision_names_rule_slice_value_bound_limit_and_distance(make: 
     facts = {item.all("dt")[0].text: item.all("dd")[0].text for item in cards[0].all("dl")[0].all("div")}
     assert cards[0].all("h4")[0].text == "FAIL accuracy-slices on stroke_weight=light"
     assert facts["Measured"] == "−9.36 pp 90 % interval −12.64 to −6.41 pp"
-    assert facts["Deciding bound"] == "−13.01 pp"
+    assert facts["Deciding bound"] == "−13.01 pp p 0.01"
     assert facts["Limit"] == "above −5.00 pp"
     assert facts["Distance"] == "measured 4.36 pp beyond the limit, the bound 8.01 pp beyond it"
     assert "compress less" in facts["What to do"]
@@ -164,7 +164,7 @@ def test_page_needs_nothing_and_runs_nothing(make: Any, page_of: Any) -> None:
     allowed |= {"article", "figure", "figcaption", "details", "summary", "h1", "h2", "h3", "h4", "p", "div"}
     allowed |= {"span", "small", "b", "a", "code", "ul", "ol", "li", "dl", "dt", "dd", "table", "caption"}
     allowed |= {"thead", "tbody", "tr", "th", "td", "svg", "defs", "g", "use", "circle", "path", "line"}
-    allowed |= {"text", "desc"}
+    allowed |= {"text", "tspan", "desc"}
     assert {item.name for item in page.all()} <= allowed
     assert not [key for item in page.all() for key in item.attributes if key.startswith("on") or key == "src"]
     text = (case.root / "out" / "report.html").read_text(encoding="utf-8")

@@ -8,9 +8,10 @@ string into one, so a type checker sees where somebody forgot to.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NewType
+
+from pipeline.plain import clean, shorten
 
 __all__ = ["DASH", "MAX_TEXT", "Markdown", "bullets", "code", "heading", "join", "literal", "table", "text"]
 
@@ -20,25 +21,19 @@ DASH = Markdown("\N{EN DASH}")
 """Stands where there is no figure."""
 
 MAX_TEXT = 400
-"""Longer strings from data are cut, so that one value cannot drown a card."""
+"""Longer strings from data are cut, so that one value cannot drown a page."""
 
-_INLINE = re.compile(r"([\\`*_\[\]|~$<>&])")
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_LINE_START = re.compile(r"^(?:([#+=-])|(\d{1,9})([.)]))")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+_ENTITIES = str.maketrans(
+    {sign: f"&#{ord(sign)};" for sign in "@$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+_LINE_START = re.compile(r"^(?:([+=-])|(\d{1,9})([.)])(?=\s|$))")
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9 .,:;=/+@%_-]+")
 
 
 def literal(words: str) -> Markdown:
     """Vouch for Markdown written in this program's source, or put together from escaped parts."""
     return Markdown(words)
-
-
-def _visible(character: str) -> str:
-    """Controls and line ends become a space; invisible and direction-changing characters a sign."""
-    category = unicodedata.category(character)
-    if category in {"Cc", "Zl", "Zp", "Zs"}:
-        return " "
-    return "\N{REPLACEMENT CHARACTER}" if category in {"Cf", "Cs", "Co", "Cn"} else character
 
 
 def text(value: str, limit: int = MAX_TEXT) -> Markdown:
@@ -48,12 +43,11 @@ def text(value: str, limit: int = MAX_TEXT) -> Markdown:
         value: Text from data or from a user.
         limit: Characters kept, at least 1; what is cut off shows as an ellipsis.
     """
-    line = " ".join("".join(map(_visible, value)).split())
-    if len(line) > limit:
-        line = line[: limit - 1].rstrip() + "…"
-    safe = _INLINE.sub(lambda match: _HTML.get(match[1], "\\" + match[1]), line)
-    # A bare URL or address would become a link by itself.
-    safe = safe.replace("://", "&#58;//").replace("@", "&#64;")
+    line = shorten(" ".join(clean(value).split()), limit)
+    # Special signs first: the entities hold a sign that would be escaped too.
+    safe = _SPECIAL.sub(r"\\\1", line).translate(_ENTITIES)
+    # A bare URL would become a link by itself.
+    safe = safe.replace("://", "&#58;//")
     safe = re.sub(r"(?i)\bwww\.", lambda match: match[0][:-1] + "&#46;", safe)
     return Markdown(
         _LINE_START.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", safe)

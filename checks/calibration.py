@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration: how much worse the candidate's probabilities are, by the paired change of the Brier score.
+
+The plug-in calibration error is biased up on few examples, and is not offered. The Brier score is a mean over
+units: its paired change is bounded by bootstrap-t, which is approximate; harm that is rare and total is left
+to the judge's floor on n. Lower is better, so the harm is a rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, inf
+
+import numpy as np
+import numpy.typing as npt
+
+from checks.evidence import Evidence
+from checks.measurement import DISPLAY_ALPHA, Measurement, Method, Slice
+from checks.outcomes import join_ids, join_outcomes
+from checks.probabilities import brier_scores
+from checks.protocol import Metric
+from checks.statistics.resampling import (
+    BOOTSTRAP_UNITS,
+    FEWEST_DIFFERENT,
+    bootstrap_t_upper,
+    grouped_jackknife_t,
+)
+
+__all__ = ["LARGEST_HARM", "CalibrationCheck"]
+
+LARGEST_HARM = 2.0
+"""From certain and right to certain and wrong: the most the Brier score of one unit can rise."""
+
+_SEED = 20_242
+_RESAMPLES = 2000
+_MOST_DRAWN = BOOTSTRAP_UNITS * _RESAMPLES
+"""Values drawn for one bound. Claims of harm among many need so small an error that a bootstrap would draw
+more than the largest one that a PASS rests on; from there on the jackknife, which the bootstrap gives way to
+above `BOOTSTRAP_UNITS` anyway, takes its place."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+def _mean(totals: Doubles) -> Doubles:
+    return np.asarray(totals[..., 0] / totals[..., 1])
+
+
+def _upper(values: Doubles, alpha: float) -> float:
+    # As many resamples as `bootstrap_t_upper` would draw to have 20 beyond the quantile.
+    if len(values) * max(_RESAMPLES, ceil(20 / alpha)) <= _MOST_DRAWN:
+        return bootstrap_t_upper(values, alpha, _SEED, _RESAMPLES).value
+    if np.count_nonzero(values) < FEWEST_DIFFERENT:
+        return inf
+    # Sorted, so that the order of the examples does not matter.
+    sums = np.stack([np.sort(values), np.ones_like(values)], axis=1)
+    return grouped_jackknife_t(sums, _mean, alpha, seed=_SEED).upper
+
+
+def _measure(where: Slice, rises: Doubles) -> Measurement:
+    @cache
+    def bounds(alpha: float) -> tuple[float, float]:
+        return -_upper(-rises, alpha), _upper(rises, alpha)
+
+    low, high = bounds(DISPLAY_ALPHA)
+    return Measurement(
+        metric="brier_change",
+        slice=where,
+        value=float(rises.mean()),
+        interval=(max(low, -LARGEST_HARM), min(high, LARGEST_HARM)),
+        n=len(rises),
+        unit="1",
+        method=Method.BOOTSTRAP_T,
+        harm="rise",
+        statistics={"largest_harm": LARGEST_HARM},
+        bounds=bounds,
+    )
+
+
+@dataclass(frozen=True)
+class CalibrationCheck:
+    """Measures the rise of the Brier score, of 2 at most, on every slice.
+
+    Scores that are not all finite count as the worst probabilities there are. Where fewer than ten units
+    differ there is no bound, and the interval is the widest possible, -2 to 2.
+    """
+
+    name: str = "calibration"
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics it measures."""
+        return {"brier_change": Metric(Method.BOOTSTRAP_T, on_demand=True)}
+
+    def measure(self, evidence: Evidence) -> Sequence[Measurement]:
+        """Measure every slice that has examples."""
+        outcomes = join_outcomes(evidence)
+        ids, labels = evidence.examples.ids, outcomes.labels
+        before, after = (
+            brier_scores(model, join_ids(ids, model.ids, file), labels)
+            for model, file in ((evidence.baseline, "baseline.npz"), (evidence.candidate, "candidate.npz"))
+        )
+        rises = after - before
+        return [_measure(part.slice, rises[part.index]) for part in outcomes.slices]

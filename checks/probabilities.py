@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probabilities of the classes, from whatever a model's file answers.
+
+A file that answers logits gives them through softmax, in float64; one that answers probabilities gives them
+as they are. A row that is not all finite gives none, and every value here says what that counts as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from checks.evidence import Scores
+
+__all__ = ["brier_scores", "probability_of"]
+
+_BLOCK = 1 << 20
+"""Numbers held at once: a million examples of a thousand classes do not fit into memory in float64."""
+
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+def _blocks(model: Scores, rows: Indices) -> Iterator[tuple[slice, Doubles, npt.NDArray[np.bool_]]]:
+    """Yield a part of the rows, its probabilities, and which of its rows are finite; the others are 0."""
+    step = max(1, _BLOCK // model.scores.shape[1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        block = model.scores[rows[part]].astype(np.float64)
+        finite = np.logical_and.reduce(np.isfinite(block), axis=1)
+        block[~finite] = 0.0
+        if model.output == "logits":
+            block = np.exp(block - block.max(axis=1, keepdims=True))
+            block /= block.sum(axis=1, keepdims=True)
+        yield part, block, finite
+
+
+def probability_of(model: Scores, rows: Indices, column: int) -> Doubles:
+    """Return the probability of one class.
+
+    Args:
+        model: Scores of one model.
+        rows: `(n,)` positions in `model`.
+        column: The class.
+
+    Returns:
+        `(n,)` in [0, 1]; NaN, which is above no threshold, where the scores are not all finite.
+    """
+    found = np.empty(len(rows))
+    for part, block, finite in _blocks(model, rows):
+        found[part] = np.where(finite, block[:, column], np.nan)
+    return found
+
+
+def brier_scores(model: Scores, rows: Indices, labels: Indices) -> Doubles:
+    """Return the Brier score of every example: the squared distance of its probabilities from the truth.
+
+    Args:
+        model: Scores of one model.
+        rows: `(n,)` positions in `model`.
+        labels: `(n,)` the true class of each.
+
+    Returns:
+        `(n,)` in [0, 2], 0 for certainty about the true class; 2, the worst possible, where the scores are
+        not all finite.
+
+    Source: Brier 1950, Monthly Weather Review 78:1.
+    """
+    found = np.empty(len(rows))
+    for part, block, finite in _blocks(model, rows):
+        true = block[np.arange(len(block)), labels[part]]
+        squares = np.einsum("ij,ij->i", block, block)
+        found[part] = np.where(finite, np.clip(squares - 2 * true + 1, 0.0, 2.0), 2.0)
+    return found

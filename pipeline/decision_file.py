@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a decision file into typed figures: the report and the model card both start here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from checks.errors import EvidenceError
+from pipeline.fields import Fields, read_fields
+
+__all__ = [
+    "DECISION_SCHEMA",
+    "Decision",
+    "Exemplar",
+    "Finding",
+    "Outcome",
+    "Reading",
+    "attribute_of",
+    "outcome_of",
+    "parse_decision",
+    "read_decision",
+]
+
+DECISION_SCHEMA = "leangate/decision/1"
+
+Outcome = Literal["passed", "blocked", "inconclusive", "error", "absent"]
+Side = Literal["at least", "at most"]
+
+_SIDES: dict[str, Side] = {"margin": "at least", "min": "at least", "max": "at most"}
+
+
+def attribute_of(where: str) -> str:
+    """Return the attribute of a slice in words, empty for all examples."""
+    return "" if where == "overall" else where.partition("=")[0]
+
+
+def _subject(where: str, versus: str | None, target: str) -> str:
+    words = f"{where} against {versus}" if versus else where
+    return f"{words} for {target}" if target and words else words
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measurement as the decision recorded it.
+
+    Attributes:
+        metric: As policies name it.
+        slice: `overall`, `attribute=level`, or the attribute alone where its levels were compared and no
+            pair of them has a value.
+        versus: The second slice of a comparison between slices, else None.
+        target: The class or the operating point it is about, else empty.
+        value: In `unit`.
+        interval: Each end a one-sided 95 % bound, or None where there is no sampling error.
+        n: Independent units behind it.
+        unit: `proportion`, `ratio`, `bytes`, `count`, `ms`, `1`; `proxy`, a ratio never judged.
+        levels: Of the attribute, where all of them were compared with each other; else none.
+    """
+
+    metric: str
+    slice: str
+    versus: str | None
+    target: str
+    value: float
+    interval: tuple[float, float] | None
+    n: int
+    unit: str
+    levels: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """The slice, or the pair of slices, and the target, in words."""
+        return _subject(self.slice, self.versus, self.target)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule applied to one measurement, or to the lack of one.
+
+    Attributes:
+        rule: Its name in the policy.
+        kind: `assert`, `bounded`, `screen`.
+        blocking: Whether the gate waits for it.
+        listed: A cell too small to be judged alone; its parents are judged.
+        verdict: Of the rule.
+        reason: Why it is INCONCLUSIVE, else empty.
+        metric: What the rule bounds.
+        slice: As of a reading; empty where nothing was measured.
+        versus: The second slice of a comparison between slices, else None.
+        target: The class or the operating point it is about, else empty.
+        value: In `unit`, or None where nothing was measured.
+        interval: Each end a one-sided 95 % bound.
+        bound: The one-sided bound that decides.
+        limit: The edge, in `unit`; the level of a screen.
+        limit_kind: `margin`, `min`, `max`, `alarm`.
+        p: The p-value that decides, where there is one.
+        detectable: The smallest harm that would be told from none in four cases of five.
+        n: Independent units.
+        unit: As of a reading; `1` where nothing says it.
+        method: Which statistic decided.
+        message: One sentence for people.
+        further_examples: That would settle it if what was seen holds, where known.
+        further_if_equal: The same if the models are in truth equal.
+        rule_reason: Why the policy has this rule.
+    """
+
+    rule: str
+    kind: str
+    blocking: bool
+    listed: bool
+    verdict: str
+    reason: str
+    metric: str
+    slice: str
+    versus: str | None
+    target: str
+    value: float | None
+    interval: tuple[float, float] | None
+    bound: float | None
+    limit: float
+    limit_kind: str
+    p: float | None
+    detectable: float | None
+    n: int | None
+    unit: str
+    method: str
+    message: str
+    further_examples: int | None
+    further_if_equal: int | None
+    rule_reason: str
+
+    @property
+    def settled(self) -> bool:
+        """Whether it says what a rule of its kind must say; any other word, known or not, wants attention."""
+        return self.verdict == ("NO-FINDING" if self.kind == "screen" else "PASS")
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is only listed: nothing waits for it, and its parents are judged."""
+        return self.listed and self.verdict == "INCONCLUSIVE" and not self.blocking
+
+    @property
+    def stops(self) -> bool:
+        """Whether it keeps the gate shut: what blocks and is not settled, and any ERROR."""
+        return not self.settled and (self.blocking or self.verdict == "ERROR")
+
+    @property
+    def subject(self) -> str:
+        """The slice, or the pair of slices, and the target, in words; empty where nothing was measured."""
+        return _subject(self.slice, self.versus, self.target)
+
+    @property
+    def side(self) -> Side | None:
+        """Whether the limit is a floor or a ceiling of the value; None for a search."""
+        return _SIDES.get(self.limit_kind)
+
+    def room(self, number: float | None) -> float | None:
+        """Return how far `number` lies inside the limit (> 0) or beyond it (< 0), or None if unknown."""
+        if number is None or self.side is None:
+            return None
+        return number - self.limit if self.side == "at least" else self.limit - number
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """One example whose decision changed.
+
+    Attributes:
+        id: Of the example.
+        label: Name of its class.
+        baseline: What the baseline decided, or None if it did not.
+        candidate: The same of the candidate.
+        margin_change: Change of the score of the label less the best other one, below 0 where the label
+            lost; None where the candidate did not decide.
+    """
+
+    id: str
+    label: str
+    baseline: str | None
+    candidate: str | None
+    margin_change: float | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All findings on the finalist of one slot.
+
+    Attributes:
+        subject: Names and SHA-256 of what was judged.
+        evidence: Names and SHA-256 of the tables it was judged by.
+        most_changed: Examples whose decision changed, the largest fall of the label's margin first.
+    """
+
+    slot: str
+    candidate: str | None
+    outcome: Outcome
+    open: bool
+    policy_name: str
+    policy_sha256: str
+    alpha: float
+    alpha_each: float
+    finalists: int
+    subject: tuple[tuple[str, str], ...]
+    evidence: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    readings: tuple[Reading, ...]
+    most_changed: tuple[Exemplar, ...] = ()
+
+    @property
+    def listed(self) -> tuple[Finding, ...]:
+        """Findings on cells too small to be judged alone."""
+        return tuple(finding for finding in self.findings if finding.quiet)
+
+    @property
+    def screens(self) -> tuple[Finding, ...]:
+        """Findings of searches, what was found first."""
+        found = [finding for finding in self.findings if finding.kind == "screen"]
+        return tuple(sorted(found, key=lambda item: (item.settled, item.verdict)))
+
+    @property
+    def unsettled(self) -> tuple[Finding, ...]:
+        """Findings that need attention: what stops the gate first; broken, failed, undecided; by rule."""
+        rank = {"ERROR": 0, "FAIL": 1, "NOT-RUN": 2, "INCONCLUSIVE": 3}
+        rules = list(dict.fromkeys(finding.rule for finding in self.findings))
+
+        def urgency(finding: Finding) -> tuple[bool, int, int, float, str]:
+            room = finding.room(finding.value) or 0.0
+            verdict = rank.get(finding.verdict, 4)
+            return not finding.stops, verdict, rules.index(finding.rule), room, finding.subject
+
+        wanting = (item for item in self.findings if not item.settled and not item.quiet)
+        return tuple(sorted(wanting, key=urgency))
+
+    @property
+    def concerns(self) -> tuple[tuple[Finding, ...], ...]:
+        """The same findings; rules that measured nothing for one and the same cause are one concern."""
+        groups: dict[tuple[object, ...], list[Finding]] = {}
+        for index, finding in enumerate(self.unsettled):
+            alone = (index,) if finding.slice else ()
+            groups.setdefault((*alone, finding.stops, finding.verdict, finding.message), []).append(finding)
+        return tuple(tuple(group) for group in groups.values())
+
+    def reading(self, metric: str, where: str = "overall") -> Reading | None:
+        """Return the measurement of `metric` on the slice `where`, without a target, or None."""
+        for reading in self.readings:
+            if (reading.metric, reading.slice, reading.versus, reading.target) == (metric, where, None, ""):
+                return reading
+        return None
+
+    def readings_of(self, metric: str) -> tuple[Reading, ...]:
+        """Return all measurements of one metric."""
+        return tuple(reading for reading in self.readings if reading.metric == metric)
+
+    def slices_of(self, metric: str) -> tuple[Reading, ...]:
+        """Return the measurements of one metric on single slices.
+
+        Left out are combinations of attributes that no rule judges: most are too small to say anything.
+        """
+        return tuple(
+            reading
+            for reading in self.readings_of(metric)
+            if reading.slice != "overall"
+            and reading.versus is None
+            and not reading.levels
+            and not reading.target
+            and (
+                "*" not in attribute_of(reading.slice)
+                or any(not item.quiet for item in self.findings_on(reading))
+            )
+        )
+
+    def by_batch(self, metric: str) -> tuple[tuple[int, Reading], ...]:
+        """Return the measurements named `<metric>_b<size>` by batch size, smallest first."""
+        name = re.compile(re.escape(metric) + r"_b([1-9][0-9]{0,8})")
+        found = [(match, reading) for reading in self.readings if (match := name.fullmatch(reading.metric))]
+        return tuple(sorted(((int(match[1]), reading) for match, reading in found), key=lambda pair: pair[0]))
+
+    def findings_on(self, reading: Reading) -> tuple[Finding, ...]:
+        """Return what the rules said of one measurement.
+
+        A rule on levels that are compared names the pair that decides, which need not be the pair that the
+        measurement shows.
+        """
+        place = attribute_of(reading.slice) if reading.levels else (reading.slice, reading.versus)
+        return self._judged.get((reading.metric, reading.target, bool(reading.levels), place), ())
+
+    @cached_property
+    def _judged(self) -> Mapping[tuple[object, ...], tuple[Finding, ...]]:
+        """Findings by what they are about; once by their slices, once by the attribute compared."""
+        found: dict[tuple[object, ...], tuple[Finding, ...]] = {}
+        for item in self.findings:
+            if item.slice:
+                about = item.metric, item.target
+                for key in (
+                    (*about, False, (item.slice, item.versus)),
+                    (*about, True, attribute_of(item.slice)),
+                ):
+                    found[key] = (*found.get(key, ()), item)
+        return found
+
+
+def outcome_of(fields: Fields, *refused: str) -> Outcome:
+    """Return the outcome that a decision or a selection states.
+
+    Raises:
+        EvidenceError: if it is no outcome, or one of `refused`.
+    """
+    came = fields.text("outcome")
+    known: Sequence[Outcome] = get_args(Outcome)
+    for outcome in known:
+        if came == outcome and came not in refused:
+            return outcome
+    raise EvidenceError(f"expected an outcome, got {came!r}"[:200], where=f"{fields.where} outcome")
+
+
+def _unit_of(metric: str) -> str:
+    """Return the unit of the limit of a rule that measured nothing, and so states none."""
+    if "_ms_" in metric:
+        return "ms"
+    if "ratio" in metric:
+        return "ratio"
+    shares = ("accuracy", "rate", "recall", "sensitivity", "specificity", "precision", "_f1", "gap")
+    return "proportion" if any(name in metric for name in shares) else "1"
+
+
+def _finding(fields: Fields) -> Finding:
+    return Finding(
+        rule=fields.text("rule"),
+        kind=fields.text("kind"),
+        blocking=fields.flag("blocking"),
+        listed=fields.flag("listed"),
+        verdict=fields.text("verdict"),
+        reason=fields.maybe_text("reason") or "",
+        metric=fields.text("metric"),
+        slice=fields.maybe_text("slice") or "",
+        versus=fields.maybe_text("versus"),
+        target=fields.maybe_text("target") or "",
+        value=fields.maybe_number("value"),
+        interval=fields.maybe_interval("interval"),
+        bound=fields.maybe_number("bound"),
+        limit=fields.number("limit"),
+        limit_kind=fields.text("limit_kind"),
+        p=fields.maybe_number("p"),
+        detectable=fields.maybe_number("detectable"),
+        n=fields.maybe_count("n"),
+        unit=fields.maybe_text("unit") or _unit_of(fields.text("metric")),
+        method=fields.maybe_text("method") or "",
+        message=fields.text("message"),
+        further_examples=fields.maybe_count("further_examples"),
+        further_if_equal=fields.maybe_count("further_if_equal"),
+        rule_reason=fields.text("rule_reason"),
+    )
+
+
+def _reading(fields: Fields) -> Reading:
+    return Reading(
+        metric=fields.text("metric"),
+        slice=fields.text("slice"),
+        versus=fields.maybe_text("versus"),
+        target=fields.maybe_text("target") or "",
+        value=fields.number("value"),
+        interval=fields.maybe_interval("interval"),
+        n=fields.count("n"),
+        unit=fields.text("unit"),
+        levels=fields.texts("levels"),
+    )
+
+
+def _exemplar(fields: Fields) -> Exemplar:
+    return Exemplar(
+        id=fields.text("id"),
+        label=fields.text("label"),
+        baseline=fields.maybe_text("baseline"),
+        candidate=fields.maybe_text("candidate"),
+        margin_change=fields.maybe_number("margin_change"),
+    )
+
+
+def _pairs(fields: Fields | None) -> tuple[tuple[str, str], ...]:
+    return tuple((key, fields.text(key)) for key in sorted(fields.value)) if fields else ()
+
+
+def parse_decision(fields: Fields) -> Decision:
+    """Return a decision out of its JSON object.
+
+    Args:
+        fields: The content of a decision file; `most_changed` may be missing.
+
+    Raises:
+        EvidenceError: naming file and key, if anything else is missing or of another type.
+    """
+    policy = fields.inner("policy")
+    changed = fields.entries("most_changed") if fields.value.get("most_changed") is not None else ()
+    return Decision(
+        slot=fields.text("slot"),
+        candidate=fields.maybe_text("candidate"),
+        outcome=outcome_of(fields),
+        open=fields.flag("open"),
+        policy_name=policy.text("name"),
+        policy_sha256=policy.text("sha256"),
+        alpha=fields.number("alpha"),
+        alpha_each=fields.number("alpha_each"),
+        finalists=fields.count("finalists"),
+        subject=_pairs(fields.maybe_inner("subject")),
+        evidence=_pairs(fields.maybe_inner("evidence")),
+        findings=tuple(_finding(entry) for entry in fields.entries("findings")),
+        readings=tuple(_reading(entry) for entry in fields.entries("measurements")),
+        most_changed=tuple(_exemplar(entry) for entry in changed),
+    )
+
+
+def read_decision(path: Path) -> Decision:
+    """Read a decision file.
+
+    Raises:
+        EvidenceError: naming file and key, if it is missing or malformed.
+    """
+    return parse_decision(read_fields(path, DECISION_SCHEMA))

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Built evidence as the files that the stages write, true to its digests, for whatever reads those."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from checks.canonical import sha256_file
+from checks.contract_runs import RUNS
+from checks.evidence import Evidence, Examples, Subject
+from pipeline.data.dataset import data_digest
+from pipeline.files import write_bytes, write_json
+from pipeline.layout import Layout
+from pipeline.probes.code_digest import code_sha256
+from pipeline.probes.tables import write_table
+
+
+def write_data(layout: Layout, examples: Examples, **elsewhere: dict[str, str]) -> None:
+    """Write prepared data whose test split is `examples`, and a row a further example in other splits.
+
+    Args:
+        layout: Where.
+        examples: The test split.
+        elsewhere: Id to what differs from the first test example, for example its split and a level.
+    """
+    layout.data.mkdir(parents=True, exist_ok=True)
+    count = len(examples.ids)
+    rows: dict[str, list[str]] = {
+        "id": examples.ids.tolist(),
+        "unit": examples.units.tolist(),
+        "split": ["test"] * count,
+        "label": [examples.classes[label] for label in examples.labels.tolist()],
+        "source": ["built"] * count,
+        "license": ["CC0-1.0"] * count,
+        "consent": ["not-required"] * count,
+        **{name: column.tolist() for name, column in examples.columns.items()},
+    }
+    for name, changed in elsewhere.items():
+        row = {key: values[0] for key, values in rows.items()} | {"id": name, "unit": name} | changed
+        for key, values in rows.items():
+            values.append(row[key])
+    pq.write_table(pa.table(rows), layout.data / "manifest.parquet")
+    pixels = np.zeros((len(rows["id"]), 1, 1, 1), dtype=np.uint8)
+    np.savez_compressed(layout.data / "examples.npz", pixels=pixels, ids=np.array(rows["id"]))
+    write_json(
+        layout.data / "data.json",
+        {
+            "schema": "leangate/data/1",
+            "classes": list(examples.classes),
+            "slices": list(examples.columns),
+            "pixel_max": 255,
+            "shape": [1, 1, 1],
+            "rows": len(rows["id"]),
+        },
+    )
+
+
+def _providers(*models: str) -> dict[str, list[str]]:
+    return dict.fromkeys(("declared", *models), ["CPUExecutionProvider"])
+
+
+def _write_tables(layout: Layout, slot: str, evidence: Evidence) -> None:
+    folder, subject = layout.evidence(slot), evidence.subject.to_json()
+    folder.mkdir(parents=True)
+    layout.timing(slot).mkdir(parents=True)
+    examples, attacks, timing = evidence.examples, evidence.attacks, evidence.timing
+    header: dict[str, Any] = {
+        "classes": list(examples.classes),
+        "levels": {name: list(levels) for name, levels in examples.levels.items()},
+    }
+    columns = {f"slice:{name}": column for name, column in examples.columns.items()}
+    write_table(
+        folder / "examples.npz",
+        {"schema": "leangate/examples/1", **subject, **header},
+        {"ids": examples.ids, "units": examples.units, "labels": examples.labels, **columns},
+    )
+    for model in ("baseline", "candidate"):
+        scores = getattr(evidence, model)
+        own = {"model_sha256": subject[f"{model}_sha256"], "output": scores.output}
+        write_table(
+            folder / f"{model}.npz",
+            {"schema": "leangate/scores/1", **subject, **own, "providers": _providers(model)},
+            {"ids": scores.ids, "scores": scores.scores},
+        )
+    runs = {
+        f"{model}:{run}": getattr(evidence.contract, model)[run]
+        for model in ("baseline", "candidate")
+        for run in RUNS
+    }
+    write_table(
+        folder / "contract.npz",
+        {"schema": "leangate/contract/1", **subject},
+        {"ids": evidence.contract.ids, **runs},
+    )
+    write_table(
+        folder / "attacks.npz",
+        {
+            "schema": "leangate/attacks/1",
+            **subject,
+            "attacks": list(attacks.names),
+            "epsilon": attacks.epsilon,
+            "twin_agreement": list(attacks.twin_agreement),
+        },
+        {
+            name: getattr(attacks, name)
+            for name in ("ids", "baseline_correct", "candidate_correct", "perturbation", "in_range")
+        },
+    )
+    times = {
+        name: getattr(timing, name)
+        for name in vars(timing)
+        if name.startswith(("baseline_", "candidate_", "control_")) and not name.endswith("_providers")
+    }
+    write_table(
+        layout.timing(slot) / "timing.npz",
+        {
+            "schema": "leangate/timing/1",
+            **subject,
+            "batch_sizes": list(timing.batch_sizes),
+            "energy_counters": list(timing.energy_counters),
+            "providers": _providers("baseline", "candidate", "control"),
+        },
+        {name: array for name, array in times.items() if array is not None},
+    )
+    write_json(folder / "cost.json", {"schema": "leangate/cost/1", **subject, **evidence.cost})
+    write_json(folder / "groups.json", {"schema": "leangate/groups/1", **subject, **evidence.groups})
+
+
+def write_artifacts(root: Path, evidence: Evidence, slot: str = "first") -> Layout:
+    """Write everything `gate` reads, with the evidence in one slot and nobody in the slot `empty`.
+
+    Args:
+        root: Folder of `params.yaml` and `policy.yaml`.
+        evidence: What is written; its digests are replaced by those of the files beside it.
+        slot: Which slot the candidate `built` fills.
+    """
+    layout = Layout(root)
+    write_data(layout, evidence.examples)
+    for path, content in (
+        (layout.baseline / "model.onnx", b"baseline"),
+        (layout.finalist(slot) / "model.onnx", b"candidate"),
+    ):
+        path.parent.mkdir(parents=True)
+        write_bytes(path, content)
+    write_json(layout.shortlist / "shortlist.json", {"slots": {slot: "built", "empty": None}})
+    subject = Subject(
+        baseline_sha256=sha256_file(layout.baseline / "model.onnx"),
+        candidate_sha256=sha256_file(layout.finalist(slot) / "model.onnx"),
+        data_sha256=data_digest(layout.data),
+        code_sha256=code_sha256(),
+    )
+    _write_tables(layout, slot, replace(evidence, subject=subject))
+    return layout

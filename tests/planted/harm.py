@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Harm at the level of predictions: chosen examples are decided otherwise, everything else stays.
+
+Only for rows whose harm no single change of a file brings about at will: losses confined to a class, a
+condition or an intersection, trades between groups, flips towards one class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.planted.workshop import Arrays, Project, read_arrays
+
+PUSH = 1000.0
+"""Far above any score, so that the class it is added to is decided for."""
+
+
+class Predictions:
+    """The good candidate's predictions on the test split, about to be changed.
+
+    Attributes:
+        labels: `(N,)` class of each example.
+        light: `(N,)` capture condition.
+        glyph: `(N,)` shape of the digit.
+    """
+
+    def __init__(self, project: Project, seed: int) -> None:
+        self._project = project
+        _, examples = read_arrays(project.table("examples.npz"))
+        _, before = read_arrays(project.table("baseline.npz"))
+        _, after = read_arrays(project.table("candidate.npz"))
+        assert examples["ids"].tolist() == before["ids"].tolist() == after["ids"].tolist()
+        self.labels, self.light = examples["labels"], examples["slice:light"]
+        self.glyph = examples["slice:glyph"]
+        self._before = before["scores"].argmax(axis=1)
+        self._scores = after["scores"].copy()
+        self._classes = self._scores.shape[1]
+        self._random = np.random.default_rng([seed, 0xDEFEC7])
+
+    def _draw(self, where: np.ndarray, count: int) -> np.ndarray:
+        index = np.flatnonzero(where)
+        return self._random.choice(index, min(count, len(index)), replace=False)
+
+    def decide(self, index: np.ndarray, classes: np.ndarray) -> None:
+        """Make the candidate decide for these classes."""
+        self._scores[index, classes] += np.float32(PUSH)
+
+    def lose(self, where: np.ndarray, count: int) -> int:
+        """Get `count` of the examples wrong that both models get right; return how many there were."""
+        right = (self._before == self.labels) & (self._scores.argmax(axis=1) == self.labels)
+        index = self._draw(where & right, count)
+        wrong = (self.labels[index] + self._random.integers(1, self._classes, len(index))) % self._classes
+        self.decide(index, wrong)
+        return len(index)
+
+    def gain(self, where: np.ndarray, count: int) -> int:
+        """Get up to `count` of the examples right that both models get wrong; return how many there were."""
+        wrong = (self._before != self.labels) & (self._scores.argmax(axis=1) != self.labels)
+        index = self._draw(where & wrong, count)
+        self.decide(index, self.labels[index])
+        return len(index)
+
+    def flip(self, targets: list[int]) -> None:
+        """Send one random example, of another class, to each of `targets`."""
+        free = np.ones(len(self.labels), dtype=bool)
+        for target in targets:
+            index = self._draw(free & (self.labels != target) & (self._before == self.labels), 1)
+            free[index] = False
+            self.decide(index, np.array([target]))
+
+    def write(self) -> Project:
+        """Write the scores, and the group table that follows from them, and return the project."""
+
+        def change(_: dict[str, Any], arrays: Arrays) -> None:
+            arrays["scores"] = self._scores
+
+        self._project.edit("candidate.npz", change)
+        self._project.tabulate_groups()
+        return self._project
