@@ -3,10 +3,10 @@
 
     python benchmarks/gate_error.py [--draws 4000] [--runs 1000] [--jobs 2] [--quick]
 
-Populations of 200,000 units have one clause exactly at its limit; test sets are drawn from them and judged. The
-same counts are judged once. A share of the draws goes through `decide` with every built-in check, another
-through the command `leangate gate`; all must say the same. Beside it, on the same draws, rules on point
-estimates: the plain threshold, MLflow's, TFMA's (reimplemented: it is not installed).
+Populations of 200,000 units have one clause exactly at its limit; test sets are drawn from them and judged.
+The same counts are judged once. A share of the draws goes through `decide` with every built-in check,
+another through the command `leangate gate`; all must say the same. Beside it, on the same draws, rules on
+point estimates: the plain threshold, MLflow's, TFMA's (reimplemented: it is not installed).
 
 Prints Markdown. The exit code is 1 if two ways of judging disagree or, but for --quick, a bound is exceeded.
 """
@@ -26,9 +26,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from unittest import mock
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+from gates_clauses import CLAUSES, Clause, Experiment, Sample
+from gates_command import command_verdict, make_project, write_evidence
+from gates_honest import PLANNED, SCENARIOS, ScenarioResult, alarms, power_of, run_scenario
+from gates_rules import Points, mlflow_arithmetic, mlflow_passes, point_passes, tfma_passes
 
 import checks.claim
 from checks.claim import Further
@@ -37,10 +41,6 @@ from checks.judge import judge
 from checks.protocol import built_in_checks
 from checks.statistics.binomial import clopper_pearson_upper
 from checks.statistics.paired import tango_bounds
-from gates_clauses import CLAUSES, Clause, Experiment, Sample
-from gates_command import command_verdict, make_project, write_evidence
-from gates_honest import PLANNED, SCENARIOS, ScenarioResult, alarms, power_of, run_scenario
-from gates_rules import Points, mlflow_arithmetic, mlflow_passes, point_passes, tfma_passes
 from pipeline.layout import Layout
 
 SEED = 20_240
@@ -188,18 +188,19 @@ def print_clauses(rows: Sequence[Row]) -> bool:
     """Print the table of clauses at their limits; return whether all bounds are kept."""
     print("\n## A candidate exactly at one limit\n")
     print(
-        "| at its limit | test | draws | false PASS | 95 % upper bound | kept | FAIL | point threshold passes "
-        "| MLflow passes | TFMA passes |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| at its limit | test | draws | false PASS | 95 % upper bound | kept | FAIL "
+        "| point threshold passes | MLflow passes | TFMA passes |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     kept = True
     for clause, row in zip(CLAUSES, rows, strict=True):
         limit = EXACT_LIMIT if clause.exact else APPROXIMATE_LIMIT
         upper = _upper(row.passed, row.draws)
-        kept &= upper <= limit
+        within = upper <= limit
+        kept &= within
         shares = [_share(count, row.draws) for count in (row.failed, row.points, row.mlflow, row.tfma)]
         print(
             f"| {clause.name} | {'exact' if clause.exact else 'approximate'} | {row.draws} "
-            f"| {_share(row.passed, row.draws)} | {upper:.4f} | {'yes' if upper <= limit else 'NO'} (<= {limit}) "
+            f"| {_share(row.passed, row.draws)} | {upper:.4f} | {'yes' if within else 'NO'} (<= {limit}) "
             f"| {' | '.join(shares)} |"
         )
     return kept
@@ -210,8 +211,8 @@ def print_honest(results: Sequence[ScenarioResult]) -> bool:
     print("\n## 20 slices at once\n")
     print(
         "| candidate | units | runs | runs with a false FAIL | 95 % upper bound | all rules PASS "
-        "| point threshold passes all | MLflow `threshold` passes all | MLflow `min_absolute_change` passes all "
-        "| TFMA passes all |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| point threshold passes all | MLflow `threshold` passes all "
+        "| MLflow `min_absolute_change` passes all | TFMA passes all |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     kept = True
     for scenario, result in zip(SCENARIOS, results, strict=True):
@@ -234,7 +235,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1000, help="runs of 20 slices, of each scenario")
     parser.add_argument("--command", type=int, default=50, help="draws of each of six clauses by command")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything: too few draws to hold a bound to its limit")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a tenth of everything: too few draws to hold a bound to its limit",
+    )
     return parser.parse_args()
 
 
@@ -274,8 +279,8 @@ def main() -> int:
         by_command = [entry.result() for entry in commands]
     disagree = sum(row.disagree for row in found) + sum(entry[1] for entry in by_command)
     print(
-        f"Draws through `decide` with every built-in check: {sizes.decided * len(CLAUSES)}; through `leangate "
-        f"gate`: {sizes.commanded * len(by_command)}, of which {sum(entry[0] for entry in by_command)} PASS; "
+        f"Draws through `decide` with every built-in check: {sizes.decided * len(CLAUSES)}; through "
+        f"`leangate gate`: {sizes.commanded * len(by_command)}, of which {sum(entry[0] for entry in by_command)} PASS; "
         f"through MLflow itself: {sizes.mlflow * len(CLAUSES)}. Disagreements: {disagree}."
     )
     print(f"\n{time.perf_counter() - start:.0f} seconds.")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long the gate takes on a million examples with 100 slices, and beside fairlearn's bootstrap.
 
-    python benchmarks/gate_speed.py [--examples 1000000] [--repeat 3] [--profile NAME]
+    python benchmarks/gate_speed.py [--examples 1000000] [--resamples 400] [--repeat 3] [--profile NAME]
 
-One core. Every built-in check by itself and the judge, in a process of their own whose peak memory is
-read when it ends; then, on 100,000 examples of 20 groups, an interval of every group's accuracy by fairlearn's
-`MetricFrame(n_boot=...)` and by the check here, with as many resamples of the same units.
+One core. Every built-in check by itself and the judge, in a process of their own whose peak memory is read
+when it ends. Then 100,000 examples of 20 groups, in one process: an interval of every group's accuracy by
+fairlearn's `MetricFrame(n_boot=...)`, and of the same units with as many resamples by `bootstrap_t_lower`
+and `bootstrap_t_upper`.
 
 Prints Markdown.
 """
@@ -27,24 +28,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+from gates_clauses import policy_of, strata
+from gates_pool import UNITS, evidence_of, pool_of
 
-from checks.decision import decide
 from checks.evidence import Evidence, Examples, Scores
 from checks.judge import judge
 from checks.outcomes import join_outcomes
 from checks.protocol import built_in_checks
 from checks.runner import run_checks
-from gates_clauses import policy_of, strata
-from gates_pool import UNITS, evidence_of, pool_of
+from checks.statistics.resampling import bootstrap_t_lower, bootstrap_t_upper
 
 ATTRIBUTES, LEVELS, CLASSES = 5, 20, 10
 RESAMPLED = ("rates", "calibration")
 """Checks that resample; all others count."""
+
+KINDS = ("counted", "resampled", "judge")
+COMPARED = 100_000
 
 _SEED = 20_240
 
@@ -128,81 +130,139 @@ def measure(examples: int, profiled: str) -> dict[str, Any]:
     """Run in a process of its own: seconds of joining, of each check, of the judge; peak memory."""
     evidence = big_evidence(examples)
     made = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    policy = policy_of(_rules())
-    checks = built_in_checks()
-    profiler = cProfile.Profile()
-    seconds: dict[str, float] = {"joining ids and slices": _seconds(lambda: join_outcomes(evidence).slices)[0]}
-    measurements = []
-    broken: dict[str, str] = {}
-    for check in checks:
-        if check.name == profiled:
+    policy, seconds, profiler = policy_of(_rules()), {}, cProfile.Profile(time.process_time)
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        if name == profiled:
             profiler.enable()
-        seconds[check.name], run = _seconds(lambda check=check: run_checks([check], evidence))
-        profiler.disable()
-        measurements += run.measurements
-        broken |= run.broken
-    if profiled == "judge":
-        profiler.enable()
+        seconds[name], result = _seconds(function)
+        if name == profiled:
+            profiler.disable()
+            pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+        return result
+
+    timed("joining", lambda: join_outcomes(evidence).slices)
+    checks = built_in_checks()
+    runs = [timed(check.name, lambda check=check: run_checks([check], evidence)) for check in checks]
+    broken = {metric: why for run in runs for metric, why in run.broken.items()}
     asked = {rule.metric for rule in policy.rules}
-    seconds["judge"], findings = _seconds(
-        lambda: judge(
-            [entry for entry in measurements if entry.metric in asked],
-            policy,
-            finalists=1,
-            levels={**evidence.examples.levels, "label": evidence.examples.classes},
-            broken=broken,
-            classes=evidence.examples.classes,
-        )
-    )
-    profiler.disable()
-    if profiled:
-        pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats(35)
+    measured = [entry for run in runs for entry in run.measurements if entry.metric in asked]
+    levels = {**evidence.examples.levels, "label": evidence.examples.classes}
+    keys = {"finalists": 1, "levels": levels, "broken": broken, "classes": evidence.examples.classes}
+    findings = timed("judge", lambda: judge(measured, policy, **keys))
     verdicts = [str(finding.verdict) for finding in findings]
     return {
         "seconds": seconds,
         "made_bytes": made * 1024,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "findings": len(findings),
         "errors": sorted({finding.message for finding in findings if finding.verdict == "ERROR"})[:3],
         "broken": sorted(set(broken.values())),
         "verdicts": {name: verdicts.count(name) for name in sorted(set(verdicts))},
     }
 
 
-def _in_child(examples: int, profiled: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", "--examples", str(examples), "--profile", profiled]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def compare(resamples: int) -> dict[str, Any]:
+    """Run in a process of its own: seconds of both bootstraps on the same 100,000 examples of 20 groups."""
+    from fairlearn.metrics import MetricFrame
+
+    generator = np.random.default_rng(_SEED)
+    labels = generator.integers(0, 2, COMPARED)
+    wrong = generator.random(COMPARED) < 0.05
+    answers = np.where(wrong, 1 - labels, labels)
+    groups = generator.integers(0, LEVELS, COMPARED)
+
+    def accuracy(truth: Any, answer: Any) -> float:
+        return float(np.mean(np.asarray(truth) == np.asarray(answer)))
+
+    def theirs() -> Any:
+        return MetricFrame(
+            metrics=accuracy,
+            y_true=labels,
+            y_pred=answers,
+            sensitive_features=groups,
+            n_boot=resamples,
+            ci_quantiles=[0.05, 0.95],
+            random_state=_SEED,
+        ).by_group_ci
+
+    def ours() -> Any:
+        right = (labels == answers).astype(np.float64)
+        parts = [right[groups == group] for group in range(LEVELS)]
+        ends = [
+            [bound(part, 0.05, _SEED, resamples) for bound in (bootstrap_t_lower, bootstrap_t_upper)]
+            for part in parts
+        ]
+        if any(end.resamples != resamples for pair in ends for end in pair):
+            raise SystemExit("expected as many resamples as asked for")
+        return [[end.value for end in pair] for pair in ends]
+
+    ours_s, found = _seconds(ours)
+    theirs_s, intervals = _seconds(theirs)
+    apart = np.abs(np.stack([np.asarray(end, dtype=float) for end in intervals], axis=1) - np.array(found))
+    return {"ours": ours_s, "theirs": theirs_s, "apart": float(apart.max())}
+
+
+def _in_child(what: str, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", what, "--profile", options.profile]
+    command += ["--examples", str(options.examples), "--resamples", str(options.resamples)]
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | one_thread)
     return dict(json.loads(done.stdout))
 
 
-def print_checks(examples: int, repeat: int, profiled: str) -> None:
+def _kind(name: str) -> str:
+    if name == "judge":
+        return "judge"
+    return "resampled" if name in RESAMPLED else "counted"
+
+
+def print_checks(runs: list[dict[str, Any]], examples: int) -> None:
     """Print seconds of each check, medians over processes."""
-    runs = [_in_child(examples, profiled) for _ in range(repeat)]
     seconds = {name: statistics.median(run["seconds"][name] for run in runs) for name in runs[0]["seconds"]}
-    print(f"\n## {examples} examples, {ATTRIBUTES} attributes of {LEVELS} levels, {CLASSES} classes, one core\n")
-    print("| part | kind | CPU s |\n|---|---|---|")
-    resampled = judged = counted = 0.0
+    shape = f"{ATTRIBUTES} attributes of {LEVELS} levels, {CLASSES} classes"
+    print(f"\n## {examples} examples, {shape}, one core\n\n| part | kind | CPU s |\n|---|---|---|")
     for name, value in seconds.items():
-        kind = "resampled" if name in RESAMPLED else "judge" if name == "judge" else "counted"
-        resampled += value if kind == "resampled" else 0
-        judged += value if kind == "judge" else 0
-        counted += value if kind == "counted" else 0
-        print(f"| {name} | {kind} | {value:.2f} |")
-    peak = max(run["peak_bytes"] for run in runs)
-    print(f"\nCounted together {counted:.1f} s, resampled {resampled:.1f} s, judge {judged:.1f} s.")
-    made = max(run["made_bytes"] for run in runs)
-    print(f"Peak memory {peak / 1e9:.2f} GB, of which {made / 1e9:.2f} GB to make the evidence.")
-    print(f"Findings: {runs[0]['findings']} {runs[0]['verdicts']} {runs[0]['errors']} {runs[0]['broken']}")
+        print(f"| {name} | {_kind(name)} | {value:.2f} |")
+    sums = {kind: sum(value for name, value in seconds.items() if _kind(name) == kind) for kind in KINDS}
+    print("\n" + ", ".join(f"{kind} together {value:.1f} s" for kind, value in sums.items()) + ".")
+    made, peak = (max(run[key] for run in runs) / 1e9 for key in ("made_bytes", "peak_bytes"))
+    print(f"Peak memory {peak:.2f} GB, of which {made:.2f} GB to make the evidence.")
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in runs[0]["verdicts"].items())
+    print(f"Findings: {verdicts}.")
+    for message in (*runs[0]["errors"], *runs[0]["broken"]):
+        print(f"Not measured: {message}")
+
+
+def print_comparison(runs: list[dict[str, Any]], resamples: int) -> None:
+    """Print both bootstraps, medians over processes."""
+    ours, theirs = (statistics.median(run[key] for run in runs) for key in ("ours", "theirs"))
+    print(f"\n## An interval of the accuracy of each of {LEVELS} groups, {COMPARED} examples\n")
+    print("| | resamples | CPU s |\n|---|---|---|")
+    print(f"| fairlearn `MetricFrame`, percentile | {resamples} | {theirs:.2f} |")
+    print(f"| bootstrap-t of each group, both ends | {resamples} | {ours:.4f} |")
+    print(f"\nRatio {theirs / ours:.0f}; ends at most {max(run['apart'] for run in runs):.4f} apart.")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--examples", type=int, default=1_000_000)
+    parser.add_argument("--resamples", type=int, default=400, help="at least 400")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--profile", default="", help="a check, joining or judge: where its time goes")
+    parser.add_argument("--child", choices=("checks", "bootstrap"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "checks":
+        print(json.dumps(measure(options.examples, options.profile)))
+    elif options.child == "bootstrap":
+        print(json.dumps(compare(options.resamples)))
+    else:
+        runs = [_in_child("checks", options) for _ in range(options.repeat)]
+        print_checks(runs, options.examples)
+        print_comparison([_in_child("bootstrap", options) for _ in range(options.repeat)], options.resamples)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--examples", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--profile", default="")
-    parser.add_argument("--child", action="store_true")
-    options = parser.parse_args()
-    if options.child:
-        print(json.dumps(measure(options.examples, options.profile)))
-    else:
-        print_checks(options.examples, options.repeat, options.profile)
+    main()

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gates_pool import UNITS, Pool, Stratum, draw, evidence_of, pool_of, scored_pool
+from gates_rules import Points
+from gates_timing import memory_sessions, noisy_sessions, slow_sessions, slowest_percent
 
 from checks import calibration
 from checks.accuracy import change_of, share_of
@@ -25,11 +28,19 @@ from checks.measurement import OVERALL, Measurement, Slice
 from checks.policy import Policy, parse_policy
 from checks.protocol import built_in_checks, metrics_of
 from checks.rates import RatesCheck
-from gates_pool import UNITS, Pool, Stratum, draw, evidence_of, pool_of, scored_pool
-from gates_rules import Points
-from gates_timing import memory_sessions, noisy_sessions, slow_sessions, slowest_percent
 
-__all__ = ["ALPHA", "CLAUSES", "Clause", "Counted", "Reading", "Sample", "Timed", "Whole", "policy_of", "strata"]
+__all__ = [
+    "ALPHA",
+    "CLAUSES",
+    "Clause",
+    "Counted",
+    "Reading",
+    "Sample",
+    "Timed",
+    "Whole",
+    "policy_of",
+    "strata",
+]
 
 ALPHA = 0.05
 
@@ -383,9 +394,7 @@ def _means(make: Callable[[float], Pool], margin: float, n: int) -> Experiment:
 
     def read(_: Pool, index: Indices) -> Reading:
         before, after = scores[index].T
-        points = Points(
-            float(after.mean()), margin, higher_is_better=False, baseline=float(before.mean())
-        )
+        points = Points(float(after.mean()), margin, higher_is_better=False, baseline=float(before.mean()))
         return calibration._measure(OVERALL, after - before), points  # noqa: SLF001
 
     return Whole(pool, n, read)

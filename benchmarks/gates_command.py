@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from project import ROOT
+
 from checks.canonical import dumps, sha256_bytes
 from checks.evidence import Evidence, Subject
 from pipeline.data.dataset import data_digest
 from pipeline.layout import Layout
 from pipeline.probes.code_digest import code_sha256
 from pipeline.probes.tables import write_table
-from project import ROOT
 
 __all__ = ["command_verdict", "make_project", "write_evidence"]
 

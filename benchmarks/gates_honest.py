@@ -9,6 +9,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from gates_clauses import ALPHA, Counted, policy_of, strata
+from gates_pool import UNITS, Pool, draw, evidence_of, pool_of
+from gates_rules import Points, mlflow_arithmetic, must_improve_arithmetic, point_passes, tfma_passes
 
 from checks.accuracy import change_of, share_of
 from checks.disparity import change_gap_of
@@ -18,11 +21,17 @@ from checks.measurement import OVERALL, Measurement, Slice
 from checks.policy import Policy
 from checks.statistics.paired import p_noninferior
 from checks.statistics.planning import n_plan, power
-from gates_clauses import ALPHA, Counted, policy_of, strata
-from gates_pool import UNITS, Pool, draw, evidence_of, pool_of
-from gates_rules import Points, mlflow_arithmetic, must_improve_arithmetic, point_passes, tfma_passes
 
-__all__ = ["PLANNED", "SCENARIOS", "SLICES", "Scenario", "ScenarioResult", "alarms", "power_of", "run_scenario"]
+__all__ = [
+    "PLANNED",
+    "SCENARIOS",
+    "SLICES",
+    "Scenario",
+    "ScenarioResult",
+    "alarms",
+    "power_of",
+    "run_scenario",
+]
 
 SLICES = 20
 

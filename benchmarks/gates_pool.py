@@ -13,7 +13,17 @@ import numpy.typing as npt
 from checks.contract_runs import RUNS, Contract
 from checks.evidence import Attacks, Evidence, Examples, Scores, Subject, Timing
 
-__all__ = ["UNITS", "Pool", "Stratum", "default_timing", "draw", "evidence_of", "pool_of", "scored_pool", "without_harm"]
+__all__ = [
+    "UNITS",
+    "Pool",
+    "Stratum",
+    "default_timing",
+    "draw",
+    "evidence_of",
+    "pool_of",
+    "scored_pool",
+    "without_harm",
+]
 
 UNITS = 200_000
 """Units of each population."""
@@ -151,7 +161,7 @@ def evidence_of(pool: Pool, index: Indices, timing: Timing | None = None) -> Evi
     ids = np.array([f"x{position:07d}" for position in range(len(index))])
     models = [_scores(pool, index, model, ids) for model in (0, 1)]
     few = slice(0, min(len(index), _SHOWN_IN_CONTRACT))
-    runs = [{run: model.scores[few] for run in RUNS} for model in models]
+    runs = [dict.fromkeys(RUNS, model.scores[few]) for model in models]
     figures = {"bytes": 1000, "macs": 1000, "parameters": 100}
     names = np.array(pool.levels)[pool.groups[index]]
     return Evidence(

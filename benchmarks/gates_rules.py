@@ -10,7 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-__all__ = ["Points", "mlflow_arithmetic", "mlflow_passes", "must_improve_arithmetic", "point_passes", "tfma_passes"]
+__all__ = [
+    "Points",
+    "mlflow_arithmetic",
+    "mlflow_passes",
+    "must_improve_arithmetic",
+    "point_passes",
+    "tfma_passes",
+]
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,7 @@ def mlflow_passes(points: Points) -> bool:
     from mlflow.models.evaluation.validation import ModelValidationFailedException
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    threshold = MetricThreshold(
-        threshold=float(points.threshold), greater_is_better=points.higher_is_better
-    )
+    threshold = MetricThreshold(threshold=float(points.threshold), greater_is_better=points.higher_is_better)
     results = EvaluationResult(metrics={"metric": points.value}, artifacts={})
     try:
         mlflow.validate_evaluation_results({"metric": threshold}, results)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated sessions on a shared host, with the true ratio or the true percentile known.
 
-Noise as measured on shared hosts: drift over a session, autocorrelated load (AR(1)), single slow calls, and an
-effect of each process that lasts for its whole session.
+Noise as measured on shared hosts: drift over a session, autocorrelated load (AR(1)), single slow calls, and
+an effect of each process that lasts for its whole session.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from gates_pool import default_timing
 
 from checks.evidence import Timing
-from gates_pool import default_timing
 
 __all__ = ["SESSIONS", "memory_sessions", "noisy_sessions", "slow_sessions", "slowest_percent"]
 

@@ -280,8 +280,9 @@ def _mean(rule: Rule, measurement: Measurement, alpha: float, harm_level: float)
     sign = 1.0 if measurement.harm == "rise" else -1.0
     # As harm: what rises is bad, and the margin is above it.
     high = max(sign * end for end in measurement.bounds(alpha))
-    harm_low = min(sign * end for end in measurement.bounds(harm_level))
     value = sign * measurement.value
+    # An estimate within the margin proves no harm; the strict bound need not be drawn to know it.
+    harm_low = min(sign * end for end in measurement.bounds(harm_level)) if value > margin else value
     distance = margin - value
 
     def further() -> Further:

@@ -103,7 +103,7 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
         PolicyError: if a rule names a slice that does not exist.
     """
     evidence = replace(evidence, examples=cross(evidence.examples, policy.crossings))
-    run: Run = run_checks(checks, evidence)
+    run: Run = run_checks([check for check in checks if _may_matter(check, policy)], evidence)
     kept = _asked_for(run.measurements, checks, policy)
     findings = judge(
         kept,
@@ -115,6 +115,12 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
         same_file=evidence.subject.baseline_sha256 == evidence.subject.candidate_sha256,
     )
     return Decision(combine(findings), tuple(findings), kept, policy.alpha / finalists, run.seconds)
+
+
+def _may_matter(check: Check, policy: Policy) -> bool:
+    """Whether anything the check measures can be kept; what nobody asks for need not be measured."""
+    shown = any(not metric.on_demand for metric in check.metrics.values())
+    return shown or any(look_up(rule.metric, check.metrics) for rule in policy.rules)
 
 
 def _asked_for(

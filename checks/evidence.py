@@ -206,12 +206,17 @@ def expect_probabilities(scores: npt.NDArray[np.floating[Any]], ids: Strings, wh
         )
 
 
-def _scores(path: Path, subject: Subject, model: str, classes: int) -> Scores:
+def _scores(path: Path, subject: Subject, model: str, examples: Examples) -> Scores:
     table = Table(path, "leangate/scores/1")
     table.expect_subject(subject, "data_sha256", "code_sha256")
     table.expect_digest("model_sha256", getattr(subject, f"{model}_sha256"), f"the {model}")
-    ids = expect_unique(table.array("ids", "U", (None,)), path)
-    scores = table.array("scores", "f", (len(ids), classes)).astype(np.float32)
+    ids = table.array("ids", "U", (None,))
+    if not np.array_equal(
+        ids, examples.ids
+    ):  # those are known to be unique; of a million, looking takes time
+        expect_unique(ids, path)
+    shape = (len(ids), len(examples.classes))
+    scores = table.array("scores", "f", shape).astype(np.float32, copy=False)
     output = table.field("output")
     if output not in get_args(Output):
         raise table.refuse(f"expected output among {list(get_args(Output))}, got {output!r}")
@@ -283,9 +288,8 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
         EvidenceError: if any file is missing, malformed, or about something else.
     """
     examples = _examples(folder / "examples.npz", subject)
-    classes = len(examples.classes)
     baseline, candidate = (
-        _scores(folder / f"{model}.npz", subject, model, classes) for model in ("baseline", "candidate")
+        _scores(folder / f"{model}.npz", subject, model, examples) for model in ("baseline", "candidate")
     )
     if baseline.output != candidate.output:
         raise EvidenceError(
@@ -298,7 +302,7 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
         examples=examples,
         baseline=baseline,
         candidate=candidate,
-        contract=read_contract(folder / "contract.npz", subject, classes),
+        contract=read_contract(folder / "contract.npz", subject, len(examples.classes)),
         attacks=_attacks(folder / "attacks.npz", subject),
         timing=read_timing(timing_folder / "timing.npz", subject),
         cost=_json_of(folder / "cost.json", "leangate/cost/1", subject, *models),

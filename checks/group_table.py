@@ -27,6 +27,8 @@ def _own_table(evidence: Evidence) -> dict[tuple[str, str], dict[str, float]]:
     outcomes = join_outcomes(evidence)
     table = {}
     for name, attribute in outcomes.attributes.items():
+        if "*" in name:  # crossed for this policy alone; the evidence knows nothing of it
+            continue
         codes, size = attribute.codes, len(attribute.levels)
         counts = np.bincount(codes, minlength=size)
         right = [

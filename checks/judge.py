@@ -190,8 +190,11 @@ def judge(
     for rule in policy.rules:
         seen = {(str(entry.slice), entry.target) for of, entry in pairs if of is rule}
         missing = expected[rule.id] - seen
-        judged = [finding for finding in findings if finding.rule is rule and not finding.listed]
-        if missing or not judged:
+        found = [finding for finding in findings if finding.rule is rule]
+        if missing or not found:
             findings.append(_unjudged(rule, missing or expected[rule.id] or {("", "")}, broken))
+        elif all(finding.listed for finding in found):
+            message = f"no combination of {', '.join(rule.slices)} has examples enough: collect more, or pool"
+            findings.append(Finding(rule, None, Verdict.INCONCLUSIVE, message, reason=Reason.TOO_SMALL))
     order = {rule.id: position for position, rule in enumerate(policy.rules)}
     return sorted(findings, key=lambda finding: order[finding.rule.id])

@@ -142,8 +142,8 @@ def _share(hits: Doubles, total: Doubles, without: float) -> Doubles:
 def _skewness_shift(without: Doubles, found: JackknifeResult) -> float:
     """Return by how much Johnson's correction for skewness moves both bounds (1978, JASA 73:536).
 
-    Harm that is rare and large per unit is skewed. By t alone, 7 to 8 % of changes at the limit passed at 5 %,
-    with this 5 to 5.5 % (500 to 3,000 units, the harm in the precision of a class of a tenth of them).
+    Harm that is rare and large per unit is skewed. By t alone, 7 to 9 % of changes at the limit passed at
+    5 %, with this 5 to 5.5 % (500 to 3,000 units, the harm in the precision of a class of a tenth of them).
 
     Args:
         without: `(G,)` the statistic without each of the groups.
@@ -171,7 +171,6 @@ def _jackknifed(
     Each group counts as one: for a ratio of totals, sizes that differ by one unit do not matter.
     `differing` units bear on the change at all, and none can add more than `largest_harm / units` to it.
     """
-
     totals = sums.sum(axis=0)
     without = statistic(totals - sums)
     known = differing >= FEWEST_DIFFERENT and len(sums) > 1 and bool(np.isfinite(without).all())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from checks.errors import CheckError, LeanGateError
+from checks.errors import CheckError, LeanGateError, PolicyError
 from checks.evidence import Evidence
 from checks.measurement import Measurement
 from checks.protocol import Check, look_up
@@ -89,9 +89,11 @@ def run_checks(checks: Sequence[Check], evidence: Evidence) -> Run:
         try:
             with _seeded(check.name):
                 measurements += _validated(check, check.measure(evidence))
+        except PolicyError:
+            raise
         except LeanGateError as error:
             broken |= dict.fromkeys(check.metrics, f"check {check.name}: {error}")
-        except Exception as error:  # a crashed check must end as ERROR, whatever it raised
+        except (Exception, SystemExit) as error:  # a crashed check must end as ERROR, whatever it raised
             broken |= dict.fromkeys(
                 check.metrics, f"check {check.name} broke: {type(error).__name__}: {error}"
             )

@@ -152,7 +152,7 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
-    from checks.errors import LeanGateError
+    from checks.errors import CheckError, LeanGateError
     from pipeline.stages import STAGES, report_error, run_stage
 
     root = Path()
@@ -163,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(options, root)
     except LeanGateError as error:
         return report_error(error)
+    except SystemExit as error:  # a plugin's: its code would pass for a verdict
+        return report_error(CheckError(f"expected checks to return, got sys.exit({error.code!r}) from one"))
     except KeyboardInterrupt:
         print("interrupted; `dvc repro` goes on where it stopped", file=sys.stderr)
         return 130

@@ -66,7 +66,8 @@ def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple
         raise
     except LeanGateError as error:
         return decide_unreadable(file.policy, error, finalists=finalists), None
-    except Exception as error:  # evidence can be wrong in ways nobody thought of; it still gets a decision
+    except (Exception, SystemExit) as error:
+        # Evidence can be wrong, and a plugin break, in ways nobody thought of; there still is a decision.
         broken = EvidenceError(
             f"expected evidence, got {type(error).__name__}: {error}", where=str(layout.evidence(slot))
         )

@@ -99,7 +99,8 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
         ModelError: if the baseline's files are unusable.
     """
     from pipeline.data.dataset import read_dataset
-    from pipeline.models.record import read_record, record_model
+    from pipeline.models.record import read_record
+    from pipeline.models.recording import record_model
 
     if variant not in params.prune.recipes:
         raise ParamsError(f"expected a recipe named {variant!r}", where="params.yaml prune.recipes")

@@ -24,7 +24,8 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     """
     from pipeline.compress.static_int8 import StaticInt8, quantize_static_int8
     from pipeline.data.dataset import read_dataset
-    from pipeline.models.record import read_record, record_model
+    from pipeline.models.record import read_record
+    from pipeline.models.recording import record_model
 
     if precision not in ("fp32", "int8"):
         raise ParamsError(

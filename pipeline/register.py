@@ -77,10 +77,10 @@ def _metrics(contents: Contents) -> dict[str, float]:
     metrics = {
         reading.metric: float(reading.value)
         for reading in judged.readings.values()
-        if reading.slice == "overall" and reading.versus is None
+        if reading.slice == "overall" and reading.versus is None and not reading.target
     }
     for metric in ("candidate_accuracy", "accuracy_change"):
-        values = [reading.value for reading in judged.readings_of(metric) if reading.slice != "overall"]
+        values = [reading.value for reading in judged.decision.slices_of(metric)]
         if values:
             metrics[f"worst_slice_{metric}"] = float(min(values))
     cost = Fields(contents.evidence.cost, "evidence/cost.json")

@@ -22,7 +22,7 @@ def run(layout: Layout, params: Params) -> None:
     from pipeline.data.dataset import read_dataset
     from pipeline.models.export import export_onnx
     from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
-    from pipeline.models.record import record_model
+    from pipeline.models.recording import record_model
     from pipeline.models.training import make_deterministic, train_network
 
     dataset = read_dataset(layout.data)

@@ -1,101 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`model.json`: what one ONNX file is, what it costs, and how it was made."""
+"""`model.json` read back, with the files it describes checked against it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from checks.canonical import read_json, sha256_file
-from checks.errors import EvidenceError, ModelError
-from checks.evidence import Output, expect_probabilities
-from pipeline.data.dataset import Dataset
-from pipeline.models.cost import measure_cost
-from pipeline.probes.session import open_session, predict
+from checks.errors import ModelError
+from checks.evidence import Output
 
-__all__ = ["measure_on_validation", "read_record", "record_model"]
+__all__ = ["SCHEMA", "read_record"]
 
 SCHEMA = "leangate/model/1"
-
-
-def _log_shares(scores: npt.NDArray[np.float64], output: Output) -> npt.NDArray[np.float64]:
-    if output == "probabilities":
-        return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    shares: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shares
-
-
-def measure_on_validation(
-    path: Path, dataset: Dataset, batch_size: int = 256, *, output: Output = "logits"
-) -> tuple[float, float]:
-    """Measure the ONNX file on the validation split.
-
-    Args:
-        path: The file.
-        dataset: Gives the validation split.
-        batch_size: Images a call.
-        output: Whether the file answers `logits` or `probabilities`.
-
-    Returns:
-        The share it gets right, and its mean cross-entropy in nats.
-
-    Raises:
-        ModelError: if a score is NaN or infinite, or what is called a probability is none.
-    """
-    split = dataset.split("validation")
-    scores = predict(open_session(path), split.images, batch_size).astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ModelError(
-            "expected finite scores on the validation split, got NaN or infinity", where=path.name
-        )
-    if output == "probabilities":
-        try:
-            expect_probabilities(scores, split.ids, path.name)
-        except EvidenceError as error:
-            raise ModelError(error.what, where=error.where, hint=error.hint) from error
-    loss = -_log_shares(scores, output)[np.arange(len(split.labels)), split.labels].mean()
-    return float(np.mean(scores.argmax(axis=1) == split.labels)), float(loss)
-
-
-def record_model(
-    path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]], *, output: Output = "logits"
-) -> dict[str, Any]:
-    """Describe the ONNX file at `path`.
-
-    Args:
-        path: The file.
-        name: `baseline`, a variant, or `<variant>-<precision>`.
-        dataset: Gives shape, classes and the validation split.
-        passes: What was done so far, in order, each with its resolved options.
-        output: Whether the file answers `logits` or `probabilities`: `model.output` in params.yaml.
-
-    Returns:
-        The content of `model.json`.
-    """
-    cost = measure_cost(path)
-    weights = path.parent / "weights.safetensors"
-    accuracy, loss = measure_on_validation(path, dataset, output=output)
-    return {
-        "schema": SCHEMA,
-        "name": name,
-        "sha256": sha256_file(path),
-        "weights_sha256": sha256_file(weights) if weights.exists() else None,
-        "bytes": cost.bytes,
-        "gzip_bytes": cost.gzip_bytes,
-        "macs": cost.macs,
-        "parameters": cost.parameters,
-        "pixel_max": dataset.pixel_max,
-        "shape": [int(size) for size in dataset.pixels.shape[1:]],
-        "classes": list(dataset.classes),
-        "output": output,
-        "passes": passes,
-        "validation_accuracy": accuracy,
-        "validation_loss": loss,
-    }
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ background:var(--bg)}
 .card h4{margin:0;display:flex;gap:.35rem .6rem;flex-wrap:wrap;align-items:center}
 h4 span:not(.chip){font-weight:400}.card.advisory{border-left-style:dotted}
 .card p{margin:.35rem 0 .6rem}
-.card dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(12.5rem,45%),1fr));gap:.4rem 1rem;
+.card dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(11rem,45%),1fr));gap:.4rem 1rem;
 margin:0}
 .card dt{font-size:.78rem;color:var(--muted)}.card dd{margin:0;font-weight:550}
 .card dd small{display:block;font-weight:400;font-size:.82rem;color:var(--muted)}

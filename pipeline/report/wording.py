@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from checks.latency import LONGEST_MS
+from checks.statistics.proportions import LARGEST_RATIO
 from pipeline.decision_file import Decision, Exemplar, Finding, Reading
 from pipeline.plain import clean
 from pipeline.report.figures import Candidate, Comparison
@@ -106,7 +109,12 @@ def describe_interval(interval: tuple[float, float] | None, metric: str, unit: s
     if interval is None:
         return ""
     low, high = (describe_value(end, metric, unit, digits) for end in interval)
-    return f"{_bare(low)} to {high}"
+    return f"at least {low}" if _is_endless(interval[1], unit) else f"{_bare(low)} to {high}"
+
+
+def _is_endless(end: float, unit: str) -> bool:
+    """Whether the end is what checks write for infinity: too few values bound it."""
+    return end >= {"ms": LONGEST_MS, "ratio": LARGEST_RATIO, "proxy": LARGEST_RATIO}.get(unit, math.inf)
 
 
 def _bare(words: str) -> str:
@@ -120,6 +128,8 @@ def describe_range(interval: tuple[float, float] | None, metric: str, unit: str,
     """Return both ends of an interval without their unit, for where it stands below its value."""
     if interval is None:
         return ""
+    if _is_endless(interval[1], unit):
+        return f"\u2265 {_bare(describe_value(interval[0], metric, unit, digits))}"
     return "\u2013".join(_bare(describe_value(end, metric, unit, digits)) for end in interval)
 
 

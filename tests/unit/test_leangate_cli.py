@@ -465,3 +465,15 @@ def test_output_is_coloured_for_a_terminal_that_wants_it_alone(judged, capsys, m
     monkeypatch.setenv("NO_COLOR", "1")
     main(["gate"])
     assert "\x1b[3" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["gate"], ["policy", "lint"]])
+def test_a_check_that_calls_exit_does_not_choose_the_exit_code(judged, capsys, monkeypatch, command):
+    def leave(self, evidence):
+        sys.exit(0)
+
+    judged()
+    monkeypatch.setattr("checks.accuracy.AccuracyCheck.measure", leave)
+    assert main(command) in ([4] if command == ["gate"] else [0, 4])
+    output = capsys.readouterr()
+    assert "SystemExit" in output.out or "sys.exit" in output.err

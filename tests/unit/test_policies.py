@@ -12,6 +12,7 @@ from checks.contract_runs import RUNS
 from checks.decision import Outcome, decide
 from checks.evidence import Contract
 from checks.finding import Reason, Verdict
+from checks.protocol import look_up
 from pipeline.policy_file import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ COLUMNS = {
     },
 }
 CLASSES = ("a", "b", "c", "d")
-COUNT = 2880
+COUNT = 4320
 
 
 @cache
@@ -139,13 +140,18 @@ class Population:
         )
 
 
-def _decide(name, population, *rules):
+def _decide(name, population):
     file = _policy(name)
-    policy = file.policy
-    if rules:
-        policy = replace(policy, rules=tuple(rule for rule in policy.rules if rule.id in rules))
-        assert len(policy.rules) == len(rules)
-    return decide(file.checks, population.build(), policy, finalists=1)
+    return decide(file.checks, population.build(), file.policy, finalists=1)
+
+
+def _verdicts(name, population, rule):
+    """The verdicts of one rule alone."""
+    file = _policy(name)
+    [wanted] = [entry for entry in file.policy.rules if entry.id == rule]
+    [check] = [entry for entry in file.checks if look_up(wanted.metric, entry.metrics)]
+    decision = decide([check], population.build(), replace(file.policy, rules=(wanted,)), finalists=1)
+    return {finding.verdict for finding in decision.findings}
 
 
 def test_the_policy_of_the_project_is_the_default_preset():
@@ -238,21 +244,10 @@ HARMS = [
 
 @pytest.mark.parametrize(("name", "rule", "harm"), HARMS, ids=[f"{name}-{rule}" for name, rule, _ in HARMS])
 def test_a_planted_harm_is_stopped_by_the_rule_against_it(evidence, name, rule, harm):
+    """Without the harm every rule passes, as the tests on equal models say."""
     population = Population(evidence, name)
-    assert _verdicts(name, population, rule) <= {Verdict.PASS, Verdict.NO_FINDING}
     harm(population)
     assert Verdict.FAIL in _verdicts(name, population, rule)
-
-
-def _verdicts(name, population, rule):
-    from checks.protocol import look_up
-
-    file = _policy(name)
-    [wanted] = [entry for entry in file.policy.rules if entry.id == rule]
-    [check] = [entry for entry in file.checks if look_up(wanted.metric, entry.metrics)]
-    only = replace(file.policy, rules=(wanted,))
-    decision = decide([check], population.build(), only, finalists=1)
-    return {finding.verdict for finding in decision.findings}
 
 
 @pytest.mark.parametrize("name", PRESETS)

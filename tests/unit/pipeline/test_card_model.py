@@ -82,9 +82,9 @@ def test_figures_stand_beside_the_baseline_s(card: str) -> None:
     assert row(made, "batch 64: time of a call, candidate over baseline")[3:] == ["0.31×", "0.29 to 0.33×"]
     assert row(made, "batch 64: 99 of 100 calls, baseline")[1:4] == ["0.8120 ms", "–", "–"]
     assert row(made, "batch 64: 99 of 100 calls, candidate")[1:4] == ["–", "0.3410 ms", "–"]
-    assert row(made, "batch 64: processor time, candidate over baseline; a proxy for energy, never judged")[3] == (
-        "0.35× (proxy)"
-    )
+    assert row(made, "batch 64: processor time, candidate over baseline; a proxy for energy, never judged")[
+        3
+    ] == ("0.35× (proxy)")
     assert "criterion = taylor" in row(card, "2")[2]
 
 

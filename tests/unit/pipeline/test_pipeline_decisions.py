@@ -245,8 +245,10 @@ def test_enforce_names_a_search_that_did_not_run_and_what_to_do(project, monkeyp
 def test_enforce_is_silent_on_what_is_settled_or_only_listed(project, monkeypatch):
     found = SCREEN | {"verdict": "NO-FINDING", "rule": "found-nothing"}
     cell = {"rule": "cells", "verdict": "INCONCLUSIVE", "listed": True, "blocking": False}
-    told = _message(project, monkeypatch, found, FINDING | cell, FINDING)
+    advisory = FINDING | {"rule": "for-information", "blocking": False}
+    told = _message(project, monkeypatch, found, FINDING | cell, advisory, FINDING)
     assert "accuracy-slices" in told
+    assert "for-information" not in told
     assert "found-nothing" not in told
     assert "cells" not in told
 

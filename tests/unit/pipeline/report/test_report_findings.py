@@ -16,7 +16,13 @@ from pipeline.report.forest import forest_metrics, forest_of
 from pipeline.report.glossary import explain
 from pipeline.report.markdown import render_markdown
 from pipeline.report.summary import gather_comparison, gather_report
-from pipeline.report.wording import describe_detectable, describe_limit, describe_remedy, describe_value
+from pipeline.report.wording import (
+    describe_detectable,
+    describe_interval,
+    describe_limit,
+    describe_remedy,
+    describe_value,
+)
 
 HOSTILE = "<script>alert(1)</script>|\u202ex"
 
@@ -270,6 +276,22 @@ def test_new_units_are_printed_as_people_write_them(
     assert describe_value(number, metric, unit) == words
 
 
+@pytest.mark.parametrize(
+    ("interval", "unit", "words"),
+    [
+        ((0.04, 1e9), "ms", "at least 0.0400 ms"),
+        ((0.5, 1000.0), "ratio", "at least 0.50×"),
+        ((0.5, 4.85e8), "ratio", "at least 0.50×"),
+        ((0.5, 2.0), "ratio", "0.50 to 2.00×"),
+        ((0.0, 1.0), "proportion", "0.00 to 100.00 %"),
+    ],
+)
+def test_end_that_stands_for_infinity_is_not_printed(
+    interval: tuple[float, float], unit: str, words: str
+) -> None:
+    assert describe_interval(interval, "some_metric", unit) == words
+
+
 def test_rate_that_must_not_rise_has_a_ceiling_and_a_plot_whose_right_is_worse(
     make: Any, page_of: Any
 ) -> None:
@@ -321,6 +343,19 @@ def test_plot_of_many_slices_keeps_the_gravest_and_counts_the_others(make: Any, 
     assert {"overall", "site=bad", "stroke_weight=light"} <= {row.slice for row in forest.rows}
     assert (len(forest.rows), forest.left_out) == (60, 61)
     assert "61 further rows in the table of findings" in page_of(case).text
+
+
+def test_slices_of_a_metric_are_single_slices_and_about_no_class(make: Any) -> None:
+    about = [
+        measured("sensitivity_change", "overall", 0.0),
+        measured("sensitivity_change", "slant=forward", 0.0, target="stop"),
+        measured("sensitivity_change", "slant=backward", 0.0),
+        measured("sensitivity_change", "slant", 0.0, levels=["forward", "backward"]),
+        measured("sensitivity_change", "slant*size=forward*a", 0.0),
+    ]
+    case = add(make("passed", "absent"), *((one, None) for one in about))
+    decision = parse_decision(Fields(case.decision(), "first.json"))
+    assert [item.slice for item in decision.slices_of("sensitivity_change")] == ["slant=backward"]
 
 
 def test_pair_of_the_judge_may_differ_from_that_of_the_measurement(make: Any) -> None:
