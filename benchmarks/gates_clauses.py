@@ -285,9 +285,9 @@ def _share(
     """Return a share of all units: those in the cells `counted`."""
 
     def read(counts: Counts) -> Reading:
-        successes = int(counts[list(counted)].sum())
-        points = Points(successes / n, limit, higher_is_better=higher_is_better)
-        return share_of(metric, OVERALL, successes, n), points
+        successes, units = int(counts[list(counted)].sum()), int(counts.sum())
+        points = Points(successes / units, limit, higher_is_better=higher_is_better)
+        return share_of(metric, OVERALL, successes, units), points
 
     def build() -> Experiment:
         pool = pool_of(strata(0, UNITS, **rates))

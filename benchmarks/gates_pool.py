@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,6 @@ __all__ = [
     "evidence_of",
     "pool_of",
     "scored_pool",
-    "without_harm",
 ]
 
 UNITS = 200_000
@@ -183,8 +182,3 @@ def evidence_of(pool: Pool, index: Indices, timing: Timing | None = None) -> Evi
         groups={"attributes": {"group": {}}},
         files={},
     )
-
-
-def without_harm(pool: Pool) -> Pool:
-    """Return the population in which the candidate decides as the baseline does."""
-    return replace(pool, candidate=pool.baseline)

@@ -13,16 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from checks.canonical import read_json, sha256_file
-from checks.errors import DataError, EvidenceError, InputError, LeanGateError, PolicyError
+from checks.decision import Outcome
+from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
-from pipeline.policy_file import PolicyFile, load_policy
+from pipeline.policy_file import PolicyFile, expect_measured, load_policy
 from pipeline.report import render_table
-from pipeline.stages import FAILURE_FILE
+from pipeline.stages import FAILURE_FILE, die_with_parent
 
 __all__ = ["describe_outcome", "reproduce"]
 
 _AFTER_SELECT = ("enforce", "bundle", "register")
+
+_CODES = {Outcome.PASSED: 0, Outcome.BLOCKED: 1, Outcome.INCONCLUSIVE: 3}
 
 
 @contextmanager
@@ -60,7 +63,10 @@ def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> tuple[int, s
         # The stages say `python`: it must be the interpreter that runs this.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         environment = os.environ | {"PATH": path, FAILURE_FILE: str(failure), "DVC_NO_ANALYTICS": "1"}
-        code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        # Were it left alive by a killed run, it would hold DVC's lock against the next one.
+        code = subprocess.run(
+            command, cwd=root, env=environment, check=False, preexec_fn=die_with_parent
+        ).returncode
         if code == 0:
             return 0, ""
         if failure.exists():
@@ -124,6 +130,26 @@ def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: Poli
     return 0, ""
 
 
+def _expect_files(params: Params, root: Path) -> None:
+    """Refuse paths that do not exist; DVC would, without saying which key they come from."""
+    for key, value in (
+        ("prepare.source", params.prepare.source.partition(".py:")),
+        ("prepare.input", (params.prepare.input, "", "")),
+        ("model.factory", params.model.factory.partition(".py:")),
+        ("model.code", (params.model.code, "", "")),
+        ("model.weights", (params.model.weights or "", "", "")),
+    ):
+        name = value[0] + (".py" if value[1] else "")
+        if name and not (root / name).exists():
+            raise ParamsError(
+                f"expected a file or folder that exists, got {name!r}", where=f"params.yaml {key}"
+            )
+
+
+def _code_of_selection(layout: Layout) -> int:
+    return _CODES.get(read_json(layout.selection).get("outcome"), LeanGateError.exit_code)
+
+
 def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     """Reproduce the pipeline in `root` and print how it ended.
 
@@ -133,7 +159,8 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
         force: Run stages even if nothing changed.
 
     Returns:
-        0 passed, 1 blocked, 2 wrong input, 3 inconclusive, 4 could not judge.
+        0 passed, 1 blocked, 2 wrong input, 3 inconclusive, 4 could not judge. With targets that come before
+        `select`, 0 says that they are done and nothing was judged.
 
     Raises:
         InputError: if the folder, `params.yaml` or `policy.yaml` is wrong, or no candidate can pass the
@@ -142,11 +169,15 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     _check_folder(root)
     layout = Layout(root)
     params, file = load_params(layout.params), load_policy(layout.policy)
+    expect_measured(file.policy, params, layout.policy.name)
+    _expect_files(params, root)
     with _only_one_run(root):
         code, failed = _check_policy_on_data(root, layout, params, file)
         if not code:
             code, failed = _run_dvc(root, targets, force=force)
+    judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))
     # A stage that failed before `enforce` leaves the selection of an earlier run behind.
-    if layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
+    if judged and layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
         print(describe_outcome(root))
+        return code or _code_of_selection(layout)
     return code

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,8 @@ def run(layout: Layout, params: Params) -> None:
     """
     selection = read_json(layout.selection)
     if selection["outcome"] != Outcome.PASSED or selection["chosen"] is None:
+        # A bundle of an earlier run, with a card that says "passed", must not be taken for this run's.
+        shutil.rmtree(layout.bundle, ignore_errors=True)
         raise _refuse(layout, selection)
     chosen = selection["chosen"]
     slot = chosen["slot"]

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from checks.canonical import sha256_file
 from checks.errors import PolicyError
+from checks.measurement import OVERALL
+from checks.outcomes import ATTACK, LABEL
 from checks.plugins import load_checks
 from checks.policy import Policy, parse_policy
 from checks.protocol import Check, built_in_checks, metrics_of
-from pipeline.params import load_yaml
+from pipeline.params import Params, load_yaml
 
-__all__ = ["PolicyFile", "load_policy"]
+__all__ = ["PolicyFile", "expect_measured", "load_policy"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,38 @@ def load_policy(path: Path) -> PolicyFile:
     policy = parse_policy(raw, metrics_of(load_checks(names, built_in_checks(), path.name)), path.name)
     built_in = built_in_checks(policy.operating_points)
     return PolicyFile(policy, sha256_file(path), load_checks(policy.checks, built_in, path.name))
+
+
+def _batch_size(metric: str) -> int | None:
+    found = re.fullmatch(r".*_b([1-9]\d*)", metric)
+    return int(found.group(1)) if found else None
+
+
+def expect_measured(policy: Policy, params: Params, file: str = "policy.yaml") -> None:
+    """Refuse a policy that asks for what `params.yaml` says nobody will measure.
+
+    Args:
+        policy: The policy.
+        params: The parameters of the same project.
+        file: Name of the policy file, for messages.
+
+    Raises:
+        PolicyError: if a rule names a batch size that is not timed, or an attribute that is not prepared.
+    """
+    attributes = {*params.prepare.slices, LABEL, ATTACK, str(OVERALL)}
+    for index, rule in enumerate(policy.rules):
+        size = _batch_size(rule.metric)
+        if size is not None and size not in params.time.batch_sizes:
+            raise PolicyError(
+                f"expected a batch size among {list(params.time.batch_sizes)}, got {size} in {rule.metric!r}",
+                where=f"{file} rules[{index}].metric",
+                hint="batch sizes are in params.yaml time.batch_sizes",
+            )
+        named = [part for selector in rule.slices for part in selector.split("=")[0].split("*")]
+        strangers = sorted(set(named) - attributes)
+        if strangers:
+            raise PolicyError(
+                f"expected slices of {sorted(attributes)}, got {strangers}",
+                where=f"{file} rules[{index}].slices",
+                hint="slice columns are named in params.yaml prepare.slices",
+            )

@@ -17,7 +17,15 @@ from checks.canonical import dumps
 from checks.errors import LeanGateError, StorageError
 from pipeline.layout import Layout
 
-__all__ = ["FAILURE_FILE", "STAGES", "add_stage_parsers", "main", "report_error", "run_stage"]
+__all__ = [
+    "FAILURE_FILE",
+    "STAGES",
+    "add_stage_parsers",
+    "die_with_parent",
+    "main",
+    "report_error",
+    "run_stage",
+]
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "prepare": (),
@@ -42,8 +50,8 @@ FAILURE_FILE = "LEANGATE_FAILURE_FILE"
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this stage when DVC dies: an orphan would go on writing beside its successor."""
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies: an orphan would write beside its successor."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
@@ -116,15 +124,15 @@ def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
     Both files of the user are checked whole before anything else happens, so that a slip in a late section
     costs no training.
     """
-    _die_with_parent()
+    die_with_parent()
     _settle_environment()
     try:
         from pipeline.params import load_params
-        from pipeline.policy_file import load_policy
+        from pipeline.policy_file import expect_measured, load_policy
 
         layout = Layout(root)
         params = load_params(layout.params)
-        load_policy(layout.policy)
+        expect_measured(load_policy(layout.policy).policy, params, layout.policy.name)
         module = importlib.import_module(f"pipeline.{name}")
         module.run(layout, params, **matrix)
     except LeanGateError as error:

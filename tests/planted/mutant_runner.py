@@ -8,6 +8,7 @@ modules of its folder alone.
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import sys
@@ -16,7 +17,7 @@ _SECONDS = 60
 """Of processor time; a mutant may loop for ever."""
 
 
-def _run(folder: str, tests: list[str]) -> None:
+def _run(folder: str, tests: list[str], *, keep_compiled: bool) -> None:
     import pytest
 
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
@@ -24,25 +25,23 @@ def _run(folder: str, tests: list[str]) -> None:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     os.chdir(folder)
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = not keep_compiled
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
     os._exit(int(pytest.main([*options, f"--rootdir={folder}", *tests])))
 
 
 def main() -> None:
     """Serve the folders that come in; the arguments are the tests to run."""
-    import numpy
-    import pytest
-    import scipy.special
-
-    assert numpy
-    assert scipy.special
-    assert pytest
+    for name in ("numpy", "numpy.random", "pytest", "scipy.special"):
+        importlib.import_module(name)
     assert not any(name == "checks" or name.startswith("checks.") for name in sys.modules)
+    first = True
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _run(line.strip(), sys.argv[1:])
+            # Nothing has been changed in the first run; what it compiles is right for all that follow.
+            _run(line.strip(), sys.argv[1:], keep_compiled=first)
+        first = False
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()

@@ -11,6 +11,7 @@ import pytest
 
 from checks.finding import Verdict
 from leangate.cli import build_parser, main
+from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.stages import STAGES, run_stage
 from tests.evidence_files import write_artifacts, write_data
@@ -59,6 +60,9 @@ def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
         ("params.yaml", "macs_reduction: 2.0", "macs_redaction: 2.0", "prune.recipes.half.macs_redaction"),
         ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[11].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
+        ("policy.yaml", "latency_ratio_b64", "latency_ratio_b32", "time.batch_sizes"),
+        ("policy.yaml", "slices: [label]", "slices: [labl]", "prepare.slices"),
+        ("policy.yaml", "slices: [label]", "slices: [label*slnt]", "slnt"),
     ],
 )
 def test_a_stage_refuses_wrong_files_before_it_works(project, repository, file, old, new, where):
@@ -121,6 +125,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(project, repository):
 def prepared(project, evidence, monkeypatch):
     """The project with prepared data of 900 test examples and no model, and a policy of `light` on it."""
     monkeypatch.chdir(project)
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("slices: [stroke_weight, slant, size]", "slices: [light]"))
 
     def write(*rules, n=900, units=None, **elsewhere):
         examples = evidence(n, units=units).examples
@@ -317,6 +323,50 @@ def test_a_first_run_has_no_data_to_plan_on(project, monkeypatch, dvc):
     (project / ".dvc").mkdir()
     assert main(["run"]) == 0
     assert dvc.calls == [[]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        (
+            "source: examples/digits/source.py:digits",
+            "source: examples/digits/sauce.py:digits",
+            "prepare.source",
+        ),
+        ("source: examples/digits/source.py:digits", "source: own/t.parquet", "prepare.source"),
+        (
+            "factory: examples/digits/net.py:digits_net",
+            "factory: examples/digits/nett.py:net",
+            "model.factory",
+        ),
+    ],
+)
+def test_a_run_names_the_key_of_a_file_that_is_not_there(project, monkeypatch, dvc, capsys, old, new, where):
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    params = project / "params.yaml"
+    text = params.read_text().replace(old, new)
+    for key in ("input", "code"):
+        text = text.replace(f"{key}: examples/digits/{'source' if key == 'input' else 'net'}.py", f"{key}: .")
+    params.write_text(text)
+    assert main(["run"]) == 2
+    assert f"params.yaml {where}" in capsys.readouterr().err
+    assert dvc.calls == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "code"), [(["prepare"], 0), (["train", "prune"], 0), (["select"], 1), ([], 1)]
+)
+def test_a_run_of_targets_claims_no_pass_that_nothing_judged(
+    project, monkeypatch, dvc, capsys, targets, code
+):
+    """An older selection lies there; only a run that judges may show it, and its code is its own."""
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    monkeypatch.setattr("leangate.reproduce.describe_outcome", lambda root: "the table")
+    write_json(Layout(project).selection, {"outcome": "blocked"})
+    assert main(["run", *targets]) == code
+    assert ("the table" in capsys.readouterr().out) == bool(code)
 
 
 GATE = """

@@ -156,6 +156,8 @@ def test_the_least_size_that_can_pass_does_and_one_less_does_not():
     assert short.reason is Reason.TOO_SMALL
     assert f"{least - 1} examples are fewer than the {least}" in short.note
     assert short.further().if_seen >= 1
+    # At that size it is no longer the size that keeps it from passing.
+    assert claim(rule, changed(1, 0, least)).reason is Reason.UNDERPOWERED
     # Gains can make the p-value small; the size still forbids it.
     lucky = claim(rule, changed(0, 20, least - 10))
     assert lucky.p <= ALPHA
@@ -407,6 +409,8 @@ def test_a_mean_needs_the_units_that_a_rare_catastrophe_would_show_in():
     assert short.reason is Reason.TOO_SMALL
     assert f"{floor - 1} examples are fewer than the {floor}" in short.note
     assert short.further().if_seen == 1  # the data alone would ask for fewer
+    open_ = claim(rule, bounded_by(Method.BOOTSTRAP_T, 0.0, 0.06, 0.03, floor))
+    assert (open_.reason, open_.note) == (Reason.BORDERLINE, "")
     worse = claim(rule, bounded_by(Method.BOOTSTRAP_T, 0.05, 0.07, 0.06, floor - 3))
     assert worse.further().if_seen == 3
 

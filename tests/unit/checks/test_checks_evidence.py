@@ -190,6 +190,7 @@ def test_two_models_must_answer_the_same(write):
         ([0.5, 0.4, 0, 0], "0.9"),
         ([1.5, -0.5, 0, 0], "1"),
         ([9, 1, 0, 0], "10"),
+        ([0.8, 0.4, -0.2, 0], "1"),
     ],
 )
 def test_what_is_called_a_probability_and_is_none_is_refused_by_row_and_sum(write, row, total):
@@ -272,3 +273,10 @@ def _hint(written):
     with pytest.raises(EvidenceError) as caught:
         written.read()
     return caught.value.hint
+
+
+def test_a_control_that_ran_on_something_else_than_the_baseline_is_refused(write):
+    written = write()
+    header = written.tables["timing"][0]
+    header["providers"] = {**header["providers"], "control": ["OtherExecutionProvider"]}
+    written.refused("control")

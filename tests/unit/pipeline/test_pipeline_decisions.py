@@ -196,10 +196,12 @@ def test_when_nothing_passed_enforce_says_why(project, monkeypatch, outcomes, ou
     for slot, each in zip(("first", "second"), outcomes, strict=True):
         _decision(layout, slot, each, findings=[FINDING] if each == "blocked" else [])
     assert _select(project, monkeypatch)["outcome"] == outcome
+    layout.bundle.mkdir()
     with pytest.raises(error) as caught:
         enforce.run(layout, load_params(project / "params.yaml"))
     assert type(caught.value) is error
     assert not layout.verdict.exists()
+    assert not layout.bundle.exists(), "an older bundle must not be taken for this run's"
     if "blocked" in outcomes:
         assert "accuracy-slices" in str(caught.value)
         assert "slant=forward" in str(caught.value)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,3 +296,29 @@ def test_a_session_on_another_provider_is_refused(monkeypatch, light):
     monkeypatch.setattr(latency, "PROVIDERS", ("CUDAExecutionProvider", "CPUExecutionProvider"))
     with pytest.raises(ProbeError, match="expected providers .*CUDA.* for the baseline, got .*CPU"):
         measure_latency(light, light, **IMAGE, options=ONCE, seed=0)
+
+
+def test_energy_of_other_counters_is_never_mixed(monkeypatch, light, powercap):
+    """One process that can read less, or a session that can read more: their energy is of other things."""
+    receive = latency._Child.receive
+
+    def less(child, key):
+        answer = receive(child, key)
+        return answer | {"counters": ["other"]} if key == "ready" and child.name == "candidate" else answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latency._Child, "receive", less)
+        timing = measure_latency(light, light, **IMAGE, options=ONCE, seed=0, powercap=powercap)
+    assert timing.energy_counters == ()
+
+    measure = latency._measure_pair
+
+    def more(*arguments):
+        records = measure(*arguments)
+        shutil.copytree(powercap / "intel-rapl:0", powercap / "intel-rapl:1", dirs_exist_ok=True)
+        return records
+
+    monkeypatch.setattr(latency, "_measure_pair", more)
+    timing = measure_latency(light, light, **IMAGE, options=OPTIONS, seed=0, powercap=powercap)
+    assert timing.energy_counters == ()
+    assert timing.baseline_energy_uj is None
