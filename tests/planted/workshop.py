@@ -83,13 +83,19 @@ def planted_params(seed: int) -> Params:
         "input": "source.py",
         "slices": ("light", "glyph"),
     }
-    recovery = value["prune"]["recipes"]["half"]
+    half = value["prune"]["recipes"]["half"]
     value["prune"] = {
         "variants": ("dense", "pruned"),
         "recipes": {
             "dense": value["prune"]["recipes"]["dense"],
-            # Three tenths of the multiply-accumulates go.
-            "pruned": recovery | {"macs_reduction": 1 / 0.7},
+            # Three tenths of the multiply-accumulates go. Recovered towards the baseline's own answers: from
+            # labels alone, more decisions would change than the accuracy says.
+            "pruned": half
+            | {
+                "macs_reduction": 1 / 0.7,
+                "distill_weight": 1.0,
+                "recovery": half["recovery"] | {"epochs": 20},
+            },
         },
     }
     value["quantize"]["precisions"] = ("int8",)

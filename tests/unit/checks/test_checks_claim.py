@@ -424,11 +424,20 @@ def test_a_mean_that_cannot_be_bounded_passes_nothing():
     assert "fewer than ten examples differ" in found.note
 
 
-@pytest.mark.parametrize("method", [Method.BOOTSTRAP_T, Method.ORDER_STATISTIC])
-def test_bounds_are_asked_for_at_alpha_and_at_the_level_of_harm(method):
+@pytest.mark.parametrize(
+    ("method", "value", "levels"),
+    [
+        (Method.ORDER_STATISTIC, 0.0, [ALPHA, FAIL.time]),
+        (Method.BOOTSTRAP_T, 0.051, [ALPHA, FAIL.family]),
+        # Drawing a strict bound is costly, and an estimate within the margin proves no harm.
+        (Method.BOOTSTRAP_T, 0.05, [ALPHA]),
+        (Method.BOOTSTRAP_T, 0.0, [ALPHA]),
+    ],
+)
+def test_bounds_are_asked_for_at_alpha_and_at_the_level_of_harm(method, value, levels):
     seen = []
-    claim(rule_of(method, 0.05), bounded_by(method, 0.0, 0.01, 0.0, seen=seen))
-    assert seen == [ALPHA, FAIL.family if method is Method.BOOTSTRAP_T else FAIL.time]
+    claim(rule_of(method, 0.05), bounded_by(method, 0.0, 0.1, value, seen=seen))
+    assert seen == levels
 
 
 @pytest.mark.parametrize("method", [Method.BOOTSTRAP_T, Method.ORDER_STATISTIC])
@@ -716,10 +725,10 @@ def test_a_combination_too_small_to_be_judged_is_listed():
     assert listed(0, least) == [("PASS", False)]
     # It has the size; that it does not pass is its own fault.
     assert listed(3, least) == [("INCONCLUSIVE", False)]
-    # Its rule has then judged nothing, which no rule may.
-    assert listed(0, least - 1) == [("INCONCLUSIVE", True), ("ERROR", False)]
+    # Its rule has then judged nothing, and must not pass for that.
+    assert listed(0, least - 1) == [("INCONCLUSIVE", True), ("INCONCLUSIVE", False)]
     asks = rule_of(Method.PAIRED_EXACT, 0.10, slices=("s*t",), min_n=60)
-    assert listed(0, 59, asks) == [("INCONCLUSIVE", True), ("ERROR", False)]
+    assert listed(0, 59, asks) == [("INCONCLUSIVE", True), ("INCONCLUSIVE", False)]
     assert listed(0, 60, asks) == [("PASS", False)]
     assert listed(3, 40, rule_of(Method.PAIRED_EXACT, 0.10, slices=("s*t",), min_n=3)) == [
         ("INCONCLUSIVE", False)
@@ -743,7 +752,7 @@ def test_other_slices_are_never_listed():
     share = rule_of(Method.CLOPPER_PEARSON, 0.5, slices=("s*t",), limit="min", min_n=9)
     cell = Measurement(**{**shared(5, 8).__dict__, "slice": Slice("s*t", "a*x")})
     found = judged([cell], share, levels={"s*t": ("a*x",)})
-    assert [(str(f.verdict), f.listed) for f in found] == [("INCONCLUSIVE", True), ("ERROR", False)]
+    assert [(str(f.verdict), f.listed) for f in found] == [("INCONCLUSIVE", True), ("INCONCLUSIVE", False)]
 
 
 def test_only_what_is_inconclusive_says_how_much_more_would_settle_it():
