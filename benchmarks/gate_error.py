@@ -212,7 +212,8 @@ def print_honest(results: Sequence[ScenarioResult]) -> bool:
     print(
         "| candidate | units | runs | runs with a false FAIL | 95 % upper bound | all rules PASS "
         "| point threshold passes all | MLflow `threshold` passes all "
-        "| MLflow `min_absolute_change` passes all | TFMA passes all |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| MLflow `min_absolute_change` passes all | TFMA passes all |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     kept = True
     for scenario, result in zip(SCENARIOS, results, strict=True):
@@ -280,7 +281,8 @@ def main() -> int:
     disagree = sum(row.disagree for row in found) + sum(entry[1] for entry in by_command)
     print(
         f"Draws through `decide` with every built-in check: {sizes.decided * len(CLAUSES)}; through "
-        f"`leangate gate`: {sizes.commanded * len(by_command)}, of which {sum(entry[0] for entry in by_command)} PASS; "
+        f"`leangate gate`: {sizes.commanded * len(by_command)}, of which "
+        f"{sum(entry[0] for entry in by_command)} PASS; "
         f"through MLflow itself: {sizes.mlflow * len(CLAUSES)}. Disagreements: {disagree}."
     )
     print(f"\n{time.perf_counter() - start:.0f} seconds.")
