@@ -278,6 +278,7 @@ def main() -> int:
         print(f"False alarms: {false} of {sizes.runs}, 95 % upper bound {_upper(false, sizes.runs):.4f}.")
         print("\n## Ways of judging that must agree\n")
         by_command = [entry.result() for entry in commands]
+    proven = sum(entry[0] for entry in by_command)
     disagree = sum(row.disagree for row in found) + sum(entry[1] for entry in by_command)
     print(
         f"Draws through `decide` with every built-in check: {sizes.decided * len(CLAUSES)}; through "

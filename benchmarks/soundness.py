@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the gates catch what they must: planted defects, their clean twins, and harm of known size.
 
-    python benchmarks/soundness.py [--seeds 3] [--draws 200]
+    python benchmarks/soundness.py [--seeds 3] [--draws 1000]
 
 Each seed is a good pipeline of its own: other splits, other training, other weights. Every defect of
 `tests/planted/rows.py` is planted into it and judged by the real gate, and so is its honest counterpart.
@@ -139,7 +139,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=3, help="good pipelines, 3 by default")
     parser.add_argument(
-        "--draws", type=int, default=200, help="test sets at the limit, a quarter of it elsewhere; 0: none"
+        "--draws", type=int, default=1000, help="test sets at the limit, a quarter of it elsewhere; 0: none"
     )
     arguments = parser.parse_args()
     tallies = {row.number: _Tally() for row in ROWS}

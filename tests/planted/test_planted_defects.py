@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.planted.rows import ROWS, Row, filmed
+from tests.planted.defects import filmed
+from tests.planted.rows import ROWS, Row
 from tests.planted.workshop import Workshop
 
 pytestmark = [pytest.mark.integration, pytest.mark.planted]
