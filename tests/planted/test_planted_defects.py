@@ -18,6 +18,7 @@ def test_the_good_pipeline_is_promoted(workshop: Workshop):
     judged = workshop.good.judge()
     assert judged.promoted, judged.wanting
     assert judged.naive
+    assert not [row.number for row in ROWS if row.is_caught(judged)]
 
 
 @by_row
