@@ -2,8 +2,11 @@
 """The command: help, exit codes, and one-sentence errors."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +370,45 @@ def test_a_run_of_targets_claims_no_pass_that_nothing_judged(
     write_json(Layout(project).selection, {"outcome": "blocked"})
     assert main(["run", *targets]) == code
     assert ("the table" in capsys.readouterr().out) == bool(code)
+
+
+def _is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _wait_for(what):
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_takes_dvc_with_it(project, repository, tmp_path_factory, how):
+    """One left alive would hold DVC's lock against the next run."""
+    (project / ".dvc").mkdir()
+    stand_in = tmp_path_factory.mktemp("stand-in")
+    (stand_in / "dvc").mkdir()
+    (stand_in / "dvc" / "__init__.py").touch()
+    (stand_in / "dvc" / "__main__.py").write_text(
+        "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(stand_in), str(repository)])}
+    run = subprocess.Popen([sys.executable, "-m", "leangate", "run"], cwd=project, env=environment)
+    try:
+        _wait_for(lambda: (project / "pid").exists() and (project / "pid").read_text())
+        pid = int((project / "pid").read_text())
+        assert _is_alive(pid)
+        run.send_signal(how)
+        run.wait(timeout=30)
+        _wait_for(lambda: not _is_alive(pid))
+    finally:
+        run.kill()
+        run.wait()
 
 
 GATE = """
