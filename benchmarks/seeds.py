@@ -33,7 +33,7 @@ def _why(decision: dict[str, Any]) -> str:
     wanting = [
         f"{finding['verdict']} {finding['rule']} {finding['slice'] or ''}".strip()
         for finding in decision["findings"]
-        if finding["blocking"] and finding["verdict"] != "PASS"
+        if finding["blocking"] and finding["verdict"] not in ("PASS", "NO-FINDING")
     ]
     return "; ".join(wanting)
 
