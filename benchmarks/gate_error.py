@@ -29,8 +29,9 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from gates_clauses import CLAUSES, Clause, Experiment, Sample
+from gates_clauses import CLAUSES
 from gates_command import command_verdict, make_project, write_evidence
+from gates_experiments import Clause, Experiment, Sample
 from gates_honest import PLANNED, SCENARIOS, ScenarioResult, alarms, power_of, run_scenario
 from gates_rules import Points, mlflow_arithmetic, mlflow_passes, point_passes, tfma_passes
 

@@ -31,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from gates_clauses import policy_of, strata
+from gates_experiments import policy_of, strata
 from gates_pool import UNITS, evidence_of, pool_of
 
 from checks.evidence import Evidence, Examples, Scores

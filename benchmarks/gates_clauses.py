@@ -7,201 +7,23 @@ Counts are taken here from the population's own table, not by the checks: the sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from gates_pool import UNITS, Pool, Stratum, draw, evidence_of, pool_of, scored_pool
+from gates_experiments import Clause, Counted, Counts, Experiment, Indices, Reading, Timed, strata
+from gates_means import PRECISION_MARGIN, f1_margin, jackknifed, means, overconfident_pool, rare_harm_pool
+from gates_pool import UNITS, Pool, Stratum, pool_of, scored_pool
 from gates_rules import Points
 from gates_timing import memory_sessions, noisy_sessions, slow_sessions, slowest_percent
 
-from checks import calibration
 from checks.accuracy import change_of, share_of
 from checks.disparity import change_gap_of
-from checks.evidence import Evidence, Timing
 from checks.fairness import gap_of, ratio_of
-from checks.latency import LatencyCheck
-from checks.measurement import OVERALL, Measurement, Slice
-from checks.policy import Policy, parse_policy
-from checks.protocol import built_in_checks, metrics_of
-from checks.rates import RatesCheck
+from checks.measurement import OVERALL, Slice
 
-__all__ = [
-    "ALPHA",
-    "CLAUSES",
-    "Clause",
-    "Counted",
-    "Reading",
-    "Sample",
-    "Timed",
-    "Whole",
-    "policy_of",
-    "strata",
-]
-
-ALPHA = 0.05
-
-_BLOCK = 200
-
-Indices = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.int64]
-Reading = tuple[Measurement, Points]
-Sample = tuple[Any, Any]
-"""What was drawn, and the counts it is judged by, None where it is judged as a whole."""
-
-
-def policy_of(rules: list[Mapping[str, Any]], **keys: Any) -> Policy:
-    """Return a policy of `rules`, each blocking, at alpha and alpha_fail of 0.05."""
-    metrics = metrics_of(built_in_checks())
-    filled = [
-        {"id": f"rule-{position}", "kind": "bounded", "reason": "A simulated limit."} | dict(rule)
-        for position, rule in enumerate(rules)
-    ]
-    raw = {"version": 1, "name": "simulated", "alpha": ALPHA, "alpha_fail": ALPHA, "rules": filled}
-    return parse_policy(raw | keys, metrics, "simulated")
-
-
-def strata(
-    group: int, units: int, *, loss: float, gain: float, wrong: float = 0.03, classes: int = 4
-) -> list[Stratum]:
-    """Return one group whose classes all have the same rates of losses, gains and common errors."""
-    size = units // classes
-    losses, gains, errors = (round(size * rate) for rate in (loss, gain, wrong))
-    right = size - losses - gains - errors
-    return [Stratum(group, label, right, losses, gains, errors) for label in range(classes)]
-
-
-@dataclass(frozen=True, eq=False)
-class Counted:
-    """Test sets of n units that are judged by a few counts.
-
-    Attributes:
-        pool: the population.
-        n: units of a test set.
-        cells: `(N,)` what each unit counts as.
-        size: number of cells.
-        build: takes `(size,)` counts to what is judged and what rules on points look at.
-    """
-
-    pool: Pool
-    n: int
-    cells: Indices
-    size: int
-    build: Callable[[Counts], Reading]
-
-    def samples(self, generator: np.random.Generator, draws: int) -> Iterator[Sample]:
-        """Yield test sets with their counts."""
-        for start in range(0, draws, _BLOCK):
-            index = draw(generator, min(_BLOCK, draws - start), self.n)
-            codes = self.cells[index] + self.size * np.arange(len(index))[:, np.newaxis]
-            counts = np.bincount(codes.ravel(), minlength=self.size * len(index)).reshape(-1, self.size)
-            yield from zip(index, map(tuple, counts.tolist()), strict=True)
-
-    @cached_property
-    def _read(self) -> Callable[[tuple[int, ...]], Reading]:
-        return cache(lambda counts: self.build(np.array(counts)))
-
-    def read(self, sample: Sample) -> Reading:
-        """Return what is judged; the same counts give the same answer, worked out once."""
-        return self._read(sample[1])
-
-    def evidence(self, sample: Sample) -> Evidence:
-        """Return the evidence on the same units."""
-        return evidence_of(self.pool, sample[0])
-
-    def levels(self) -> dict[str, tuple[str, ...]]:
-        """Return the levels of each attribute."""
-        return {"group": self.pool.levels, "label": self.pool.classes}
-
-
-@dataclass(frozen=True, eq=False)
-class Whole:
-    """Test sets of n units that no few counts describe."""
-
-    pool: Pool
-    n: int
-    build: Callable[[Pool, Indices], Reading]
-
-    def samples(self, generator: np.random.Generator, draws: int) -> Iterator[Sample]:
-        """Yield test sets."""
-        for start in range(0, draws, _BLOCK):
-            for index in draw(generator, min(_BLOCK, draws - start), self.n):
-                yield index, None
-
-    def read(self, sample: Sample) -> Reading:
-        """Return what is judged."""
-        return self.build(self.pool, sample[0])
-
-    def evidence(self, sample: Sample) -> Evidence:
-        """Return the evidence on the same units."""
-        return evidence_of(self.pool, sample[0])
-
-    def levels(self) -> dict[str, tuple[str, ...]]:
-        """Return the levels of each attribute."""
-        return {"group": self.pool.levels, "label": self.pool.classes}
-
-
-@cache
-def _tiny() -> Evidence:
-    return evidence_of(pool_of(strata(0, UNITS, loss=0, gain=0)), np.arange(0, UNITS, UNITS // 40))
-
-
-@dataclass(frozen=True, eq=False)
-class Timed:
-    """Simulated sessions; the population is the simulator."""
-
-    metric: str
-    limit: float
-    simulate: Callable[[np.random.Generator, int], Iterator[Timing]]
-
-    def samples(self, generator: np.random.Generator, draws: int) -> Iterator[Sample]:
-        """Yield sessions."""
-        return ((timing, None) for timing in self.simulate(generator, draws))
-
-    def read(self, sample: Sample) -> Reading:
-        """Return what is judged, by the check itself."""
-        measured = LatencyCheck().measure(self.evidence(sample))
-        found = next(entry for entry in measured if entry.metric == self.metric)
-        return found, Points(found.value, self.limit, higher_is_better=False)
-
-    def evidence(self, sample: Sample) -> Evidence:
-        """Return evidence with these times."""
-        few = _tiny()
-        return Evidence(**{**vars(few), "timing": sample[0]})
-
-    def levels(self) -> dict[str, tuple[str, ...]]:
-        """Return the levels of each attribute."""
-        return {"group": ("g00",), "label": _tiny().examples.classes}
-
-
-Experiment = Counted | Whole | Timed
-
-
-@dataclass(frozen=True)
-class Clause:
-    """One rule, and a candidate exactly at its limit.
-
-    Attributes:
-        name: what is at its limit, in words.
-        rule: its keys in a policy.
-        exact: whether the test is exact; the others are approximate.
-        build: makes the experiment.
-        keys: further keys of the policy.
-    """
-
-    name: str
-    rule: Mapping[str, Any]
-    exact: bool
-    build: Callable[[], Experiment]
-    keys: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def policy(self) -> Policy:
-        """The policy of this one rule."""
-        return policy_of([self.rule], **self.keys)
+__all__ = ["CLAUSES"]
 
 
 def _change(
@@ -358,98 +180,6 @@ def _ratio(limit: float, n: int) -> Experiment:
     return Counted(pool, n, pool.groups * 2 + (pool.candidate == 0), 4, read)
 
 
-def _brier(pool: Pool) -> npt.NDArray[np.float64]:
-    """Return `(N, 2)` Brier scores of two classes."""
-    assert pool.probabilities is not None
-    return 2 * (pool.probabilities.astype(np.float64) - pool.labels[:, np.newaxis]) ** 2
-
-
-def overconfident_pool(rise: float) -> Pool:
-    """Return calibrated probabilities, and the same sharpened until the mean Brier score rises by `rise`."""
-    generator = np.random.default_rng(20_243)
-    honest = np.clip(generator.beta(9, 0.7, UNITS), 1e-4, 1 - 1e-4)
-    labels = (generator.random(UNITS) < honest).astype(np.int64)
-    low, high = 1.0, 8.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        sharp = 1 / (1 + (1 / honest - 1) ** middle)
-        pool = scored_pool(labels, np.stack([honest, sharp], axis=1).astype(np.float32))
-        reached = float(np.diff(_brier(pool), axis=1).mean()) >= rise
-        low, high = (low, middle) if reached else (middle, high)
-    sharp = 1 / (1 + (1 / honest - 1) ** high)
-    return scored_pool(labels, np.stack([honest, sharp], axis=1).astype(np.float32))
-
-
-def rare_harm_pool(rise: float) -> Pool:
-    """Return a candidate that is right and certain but for a few units, on which it is certain and wrong."""
-    harmed = round(UNITS * rise / calibration.LARGEST_HARM)
-    probabilities = np.ones((UNITS, 2), dtype=np.float32)
-    probabilities[:harmed, 1] = 0.0
-    return scored_pool(np.ones(UNITS, dtype=np.int64), probabilities)
-
-
-def _means(make: Callable[[float], Pool], margin: float, n: int) -> Experiment:
-    pool = make(margin)
-    scores = _brier(pool)
-
-    def read(_: Pool, index: Indices) -> Reading:
-        before, after = scores[index].T
-        points = Points(float(after.mean()), margin, higher_is_better=False, baseline=float(before.mean()))
-        return calibration._measure(OVERALL, after - before), points  # noqa: SLF001
-
-    return Whole(pool, n, read)
-
-
-def precision_pool() -> Pool:
-    """Return a candidate whose precision for the first class is 0.91, where the baseline's is 0.96."""
-    quarter = UNITS // 4
-    return pool_of(
-        [
-            Stratum(0, 0, 44_500, 3_500, 1_000, 1_000),
-            Stratum(0, 1, quarter - 5_000, 3_000, 500, 1_500),
-            Stratum(0, 2, quarter),
-            Stratum(0, 3, quarter),
-        ]
-    )
-
-
-PRECISION_MARGIN = 0.05
-
-
-def macro_f1_change(pool: Pool, index: Indices | slice = slice(None)) -> tuple[float, float]:
-    """Return the macro F1 of both models."""
-    labels, size = pool.labels[index], len(pool.classes)
-    found = []
-    for decided in (pool.baseline[index], pool.candidate[index]):
-        hits = np.bincount(labels[decided == labels], minlength=size)
-        sizes = np.bincount(labels, minlength=size) + np.bincount(decided, minlength=size)
-        found.append(float((2 * hits / np.maximum(sizes, 1)).mean()))
-    return found[0], found[1]
-
-
-def _precisions(pool: Pool, index: Indices) -> tuple[float, float]:
-    labels = pool.labels[index]
-    called = [decided[index] == 0 for decided in (pool.baseline, pool.candidate)]
-    before, after = (float(np.mean(labels[which] == 0)) for which in called)
-    return before, after
-
-
-def _jackknifed(metric: str, margin: float, n: int) -> Experiment:
-    def read(pool: Pool, index: Indices) -> Reading:
-        measured = RatesCheck().measure(evidence_of(pool, index))
-        target = "c00" if metric == "precision_change" else ""
-        found = next(entry for entry in measured if (entry.metric, entry.target) == (metric, target))
-        before, after = (_precisions if target else macro_f1_change)(pool, index)
-        return found, Points(after, -margin, higher_is_better=True, baseline=before)
-
-    return Whole(precision_pool(), n, read)
-
-
-def _f1_margin() -> float:
-    before, after = macro_f1_change(precision_pool())
-    return before - after
-
-
 _POINT = {"name": "point", "class": "c01", "threshold": 0.5, "reason": "A simulated threshold."}
 _SLO = slowest_percent(10.0)
 
@@ -537,23 +267,23 @@ def _approximate() -> Iterator[Clause]:
         yield near(
             f"Brier score, n {n}",
             {"metric": "brier_change", "margin": 0.02},
-            build=partial(_means, overconfident_pool, 0.02, n),
+            build=partial(means, overconfident_pool, 0.02, n),
         )
     yield near(
         "Brier score, harm rare and total, n 600",
         {"metric": "brier_change", "margin": 0.01},
-        build=partial(_means, rare_harm_pool, 0.01, 600),
+        build=partial(means, rare_harm_pool, 0.01, 600),
     )
     yield near(
         "precision of a class, n 1000",
         {"metric": "precision_change", "margin": PRECISION_MARGIN, "classes": ["c00"]},
-        build=partial(_jackknifed, "precision_change", PRECISION_MARGIN, 1000),
+        build=partial(jackknifed, "precision_change", PRECISION_MARGIN, 1000),
     )
-    margin = _f1_margin()
+    margin = f1_margin()
     yield near(
         "macro F1, n 1000",
         {"metric": "macro_f1_change", "margin": margin},
-        build=partial(_jackknifed, "macro_f1_change", margin, 1000),
+        build=partial(jackknifed, "macro_f1_change", margin, 1000),
     )
 
 

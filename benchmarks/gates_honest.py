@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from gates_clauses import ALPHA, Counted, policy_of, strata
+from gates_experiments import ALPHA, Counted, policy_of, strata
 from gates_pool import UNITS, Pool, draw, evidence_of, pool_of
 from gates_rules import Points, mlflow_arithmetic, must_improve_arithmetic, point_passes, tfma_passes
 

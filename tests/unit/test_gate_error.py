@@ -11,9 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import gate_error
-from gates_clauses import CLAUSES, macro_f1_change, overconfident_pool, precision_pool, rare_harm_pool
+from gates_clauses import CLAUSES
 from gates_command import make_project, write_evidence
 from gates_honest import SCENARIOS, power_of, run_scenario
+from gates_means import macro_f1_change, overconfident_pool, precision_pool, rare_harm_pool
 from gates_pool import UNITS, Stratum, draw, evidence_of, pool_of
 from gates_rules import Points, mlflow_arithmetic, mlflow_passes, point_passes, tfma_passes
 from gates_timing import memory_sessions, noisy_sessions, slow_sessions, slowest_percent
