@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from checks.errors import InputError, ParamsError
+from pipeline.compress.configs import Pass, QuantizeRecipe
+from pipeline.sections import Name, Section, Share, Training
 
 __all__ = [
     "Attack",
@@ -18,14 +21,12 @@ __all__ = [
     "Params",
     "Prepare",
     "Prune",
-    "PruneRecipe",
     "Quantize",
     "Register",
     "Select",
     "Shortlist",
     "Time",
     "Train",
-    "Training",
     "Validate",
     "load_params",
     "load_yaml",
@@ -33,15 +34,6 @@ __all__ = [
 
 MAX_YAML_BYTES = 1024 * 1024
 _MAX_DEPTH = 20
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A section: immutable, unknown keys and non-finite numbers refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Splits(Section):
@@ -125,64 +117,40 @@ class Model(Section):
         return self
 
 
-class Training(Section):
-    """How a network is trained or recovers from a pass."""
-
-    epochs: int = Field(ge=0, le=10_000)
-    batch_size: int = Field(ge=2, le=65_536)
-    learning_rate: float = Field(gt=0, le=10)
-    weight_decay: float = Field(ge=0, le=1)
-    label_smoothing: float = Field(ge=0, lt=1)
-    max_shift: int = Field(ge=0, le=64, description="random translation, in pixels")
-    flip: bool = Field(default=False, description="random horizontal mirror image")
-    noise: float = Field(
-        default=0.0, ge=0, le=1, description="sd of Gaussian noise, share of the pixel range"
-    )
-
-
 class Train(Training):
     """train: the baseline."""
 
 
-class PruneRecipe(Section):
-    """One shrink variant."""
-
-    macs_reduction: float = Field(
-        ge=1, le=100, description="2 halves the multiply-accumulates; 1 prunes nothing"
-    )
-    criterion: Literal["l1", "l2", "batchnorm", "taylor", "random"] = "taylor"
-    steps: int = Field(default=1, ge=1, le=100, description="pruning and recovery alternate this often")
-    round_to: int = Field(default=1, ge=1, le=64, description="channel counts are multiples of it")
-    distill_weight: float = Field(default=0.0, ge=0, le=1, description="share of the teacher in the loss")
-    distill_temperature: float = Field(default=2.0, gt=0, le=100)
-    recovery: Training
+def _expect_recipes(key: str, names: tuple[str, ...], recipes: Mapping[str, object]) -> None:
+    missing = sorted(set(names) - set(recipes))
+    if missing:
+        raise ValueError(f"expected a recipe for each of {key}, got none for {missing}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"expected distinct {key}, got {list(names)}")
 
 
 class Prune(Section):
     """prune: the shrink variants by name."""
 
     variants: tuple[Name, ...] = Field(min_length=1)
-    recipes: dict[Name, PruneRecipe]
+    recipes: dict[Name, tuple[Pass, ...]] = Field(description="passes in order; none leaves the baseline")
 
     @model_validator(mode="after")
     def _every_variant_has_a_recipe(self) -> Self:
-        missing = sorted(set(self.variants) - set(self.recipes))
-        if missing:
-            raise ValueError(f"expected a recipe for each of variants, got none for {missing}")
-        if len(set(self.variants)) != len(self.variants):
-            raise ValueError(f"expected distinct variants, got {list(self.variants)}")
+        _expect_recipes("variants", self.variants, self.recipes)
         return self
 
 
-Precision = Literal["fp32", "int8"]
-
-
 class Quantize(Section):
-    """quantize: precisions, and how static int8 is calibrated."""
+    """quantize: the precisions by name."""
 
-    precisions: tuple[Precision, ...] = Field(min_length=1)
-    calibration: Literal["minmax", "entropy", "percentile"]
-    max_examples: int = Field(ge=1, description="of the calibration split")
+    precisions: tuple[Name, ...] = Field(min_length=1)
+    recipes: dict[Name, QuantizeRecipe]
+
+    @model_validator(mode="after")
+    def _every_precision_has_a_recipe(self) -> Self:
+        _expect_recipes("precisions", self.precisions, self.recipes)
+        return self
 
 
 class Shortlist(Section):

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 
-from checks.errors import ParamsError
+from checks.errors import CompressionError, ParamsError
 from pipeline.files import output_dir, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -22,15 +22,15 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
         CompressionError: if the file cannot be quantized, or would not run in integers.
         ModelError: if the variant's files are unusable.
     """
-    from pipeline.compress.static_int8 import StaticInt8, quantize_static_int8
+    from pipeline.compress.configs import Float32, StaticInt8
+    from pipeline.compress.static_int8 import quantize_static_int8
     from pipeline.data.dataset import read_dataset
     from pipeline.models.record import read_record
     from pipeline.models.recording import record_model
 
-    if precision not in ("fp32", "int8"):
-        raise ParamsError(
-            f"expected fp32 or int8, got {precision!r}", where="params.yaml quantize.precisions"
-        )
+    if precision not in params.quantize.recipes:
+        raise ParamsError(f"expected a recipe named {precision!r}", where="params.yaml quantize.recipes")
+    config = params.quantize.recipes[precision]
     source = layout.shrunk(variant)
     shrunk = read_record(source)
     passes, output = shrunk["passes"], shrunk["output"]
@@ -38,14 +38,15 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     name = f"{variant}-{precision}"
     with output_dir(layout.candidate(name)) as folder:
         path = folder / "model.onnx"
-        if precision == "int8":
+        if isinstance(config, StaticInt8):
             images = dataset.split("calibration").images
             rng = np.random.default_rng([params.seed, 0xCA11B])
-            chosen = np.sort(rng.permutation(len(images))[: params.quantize.max_examples])
-            config = StaticInt8(params.quantize.calibration)
+            chosen = np.sort(rng.permutation(len(images))[: config.max_examples])
             figures = quantize_static_int8(source / "model.onnx", path, images[chosen], config)
-            options = {"calibration": config.calibration, "examples": len(chosen), "seed": params.seed}
+            options = config.model_dump(mode="json") | {"examples": len(chosen), "seed": params.seed}
             passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
-        else:
+        elif isinstance(config, Float32):
             shutil.copyfile(source / "model.onnx", path)
+        else:
+            raise CompressionError(f"expected a known method, got {config.method}", where="quantize")
         write_json(folder / "model.json", record_model(path, name, dataset, passes, output=output))

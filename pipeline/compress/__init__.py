@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression passes: one frozen config and one function a method.
+"""Compression: one frozen config and one function a method.
 
-channels      structured channel pruning to a target of multiply-accumulates
+configs       the options of every method, as they stand in `params.yaml`
+context       what a pass is given, and what it returns
+recipe        passes in order, each recorded with what it left
+channels      whole channels are removed
+recovery      training after a pass
+schedules     shrinking and recovery in turn
 static_int8   static int8 quantization of an ONNX file
 """

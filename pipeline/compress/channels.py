@@ -10,57 +10,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from checks.errors import CompressionError
+from pipeline.compress.configs import Channels
+from pipeline.compress.context import Applied, Context
 
-__all__ = ["ChannelPruning", "PrunedChannels", "count_macs", "prune_channels"]
-
-Criterion = Literal["l1", "l2", "batchnorm", "taylor", "random"]
+__all__ = ["count_macs", "prune_channels"]
 
 _SEARCH_STEPS = 10
 _TOLERANCE = 1e-3
-_MAX_LAYER_RATIO = 0.9
-
-
-@dataclass(frozen=True)
-class ChannelPruning:
-    """What to prune.
-
-    Attributes:
-        macs_reduction: Multiply-accumulates before over after, >= 1; at least this is reached.
-        criterion: Which channels matter: `l1`, `l2` norm of weights, `batchnorm` scale, `taylor`
-            (first-order change of the loss, Molchanov et al. 2019, arXiv:1906.10771) or `random`.
-        round_to: Channel counts are multiples of it.
-        seed: Of the random criterion.
-    """
-
-    macs_reduction: float
-    criterion: Criterion = "taylor"
-    round_to: int = 1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class PrunedChannels:
-    """A pruned network and what was done to it.
-
-    Attributes:
-        module: The pruned copy; the network that came in is unchanged.
-        macs_before: Multiply-accumulates of one image before.
-        macs_after: The same after.
-        channels: Layer name to output channels before and after.
-    """
-
-    module: nn.Module
-    macs_before: int
-    macs_after: int
-    channels: dict[str, tuple[int, int]]
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
@@ -113,7 +76,7 @@ def _output_layer(module: nn.Module, image: torch.Tensor) -> nn.Module:
     return seen[-1]
 
 
-def _importance(criterion: Criterion) -> Any:
+def _importance(criterion: str) -> Any:
     import torch_pruning as tp
 
     classes = {
@@ -167,11 +130,11 @@ class _Mask:
 
 
 def _prune_by_ratio(
-    module: nn.Module, image: torch.Tensor, config: ChannelPruning, ratio: float
+    module: nn.Module, image: torch.Tensor, config: Channels, ratio: float, seed: int
 ) -> tuple[nn.Module, _Mask]:
     import torch_pruning as tp
 
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     pruned = _copy_with_gradients(module)
     mask = _Mask(module)
     pruner = tp.pruner.BasePruner(
@@ -180,7 +143,7 @@ def _prune_by_ratio(
         importance=_importance(config.criterion),
         global_pruning=True,
         pruning_ratio=ratio,
-        max_pruning_ratio=_MAX_LAYER_RATIO,
+        max_pruning_ratio=config.max_ratio,
         round_to=config.round_to if config.round_to > 1 else None,
         ignored_layers=[_output_layer(pruned, image)],
     )
@@ -229,7 +192,7 @@ def _gradients(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) ->
 
 
 def _search(
-    module: nn.Module, image: torch.Tensor, config: ChannelPruning, target: float
+    module: nn.Module, image: torch.Tensor, config: Channels, target: float, seed: int
 ) -> tuple[nn.Module, _Mask, int]:
     """Bisect the ratio of pruned channels: the gentlest pruning found that meets `target`."""
     low, high = 0.0, 1.0
@@ -237,7 +200,7 @@ def _search(
     fewest: int | None = None
     for _ in range(_SEARCH_STEPS):
         ratio = (low + high) / 2
-        pruned, mask = _prune_by_ratio(module, image, config, ratio)
+        pruned, mask = _prune_by_ratio(module, image, config, ratio, seed)
         macs = count_macs(pruned, image)
         fewest = macs if fewest is None else min(fewest, macs)
         if macs <= target:
@@ -249,46 +212,44 @@ def _search(
     if best is None:
         raise CompressionError(
             f"expected at most {target:.0f} multiply-accumulates, reached {fewest}",
-            where="params.yaml prune.recipes.*.macs_reduction",
-            hint=f"every layer keeps {1 - _MAX_LAYER_RATIO:.0%} of its channels; ask for less",
+            where="channels.macs_reduction",
+            hint=f"every layer keeps {1 - config.max_ratio:.0%} of its channels; ask for less",
         )
     return best
 
 
-def prune_channels(
-    module: nn.Module, config: ChannelPruning, images: torch.Tensor, labels: torch.Tensor
-) -> PrunedChannels:
-    """Remove channels until the multiply-accumulates are at most `1 / macs_reduction` of what they were.
+def prune_channels(module: nn.Module, config: Channels, context: Context) -> Applied:
+    """Remove channels until the target is met.
 
     Args:
         module: Maps raw images to scores `(N, K)`; not changed.
         config: What to prune.
-        images: `(N, C, H, W)` raw training images, for the Taylor criterion and for verification.
-        labels: `(N,)`.
+        context: Gives training images, for the Taylor criterion and for verification.
 
     Raises:
         CompressionError: if the target cannot be met, or the network cannot be pruned safely.
     """
+    images, labels = context.examples()
     module = copy.deepcopy(module).eval()
     image = images[:1]
     before = count_macs(module, image)
+    _, target = context.allowed(config)
     widths = {name: _width(layer) for name, layer in _layers(module)}
-    if config.macs_reduction == 1:
-        return PrunedChannels(
-            module, before, before, {name: (width, width) for name, width in widths.items()}
-        )
+    if before <= target:
+        return Applied(module, {"channels": {name: [width, width] for name, width in widths.items()}})
     if config.criterion == "taylor":
         _gradients(module, images, labels)
     try:
-        pruned, mask, after = _search(module, image, config, before / config.macs_reduction)
+        pruned, mask, _ = _search(module, image, config, target, context.seed)
     except CompressionError:
         raise
     except Exception as error:
         raise CompressionError(
             f"expected a network whose channels can be traced, got {type(error).__name__}: {error}",
-            where="prune",
+            where="channels",
             hint="the network was not changed; use the variant without pruning, or rewrite the operation",
         ) from error
     _verify(pruned, mask.reference, images[:16])
-    channels = {name: (widths[name], _width(layer)) for name, layer in _layers(pruned)}
-    return PrunedChannels(pruned, before, after, channels)
+    return Applied(
+        pruned, {"channels": {name: [widths[name], _width(layer)] for name, layer in _layers(pruned)}}
+    )

@@ -11,27 +11,20 @@ import logging
 import tempfile
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from checks.errors import CompressionError
+from pipeline.compress.configs import StaticInt8
 from pipeline.models.onnx_file import INPUT_NAME, clean_model, save_onnx
 
-__all__ = ["StaticInt8", "integer_share", "quantize_static_int8"]
+__all__ = ["integer_share", "quantize_static_int8"]
 
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class StaticInt8:
-    """How activations' ranges are found: `minmax`, `entropy` or `percentile` over the calibration images."""
-
-    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
 
 
 def _reader(images: npt.NDArray[np.float32]) -> Any:

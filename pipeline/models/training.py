@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.params import Training
 from pipeline.progress import track
+from pipeline.sections import Training
 
 __all__ = ["Teacher", "make_deterministic", "train_network"]
 

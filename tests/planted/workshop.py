@@ -83,19 +83,17 @@ def planted_params(seed: int) -> Params:
         "input": "source.py",
         "slices": ("light", "glyph"),
     }
-    half = value["prune"]["recipes"]["half"]
+    recover = value["prune"]["recipes"]["half"][1]["recover"]
     value["prune"] = {
         "variants": ("dense", "pruned"),
         "recipes": {
-            "dense": value["prune"]["recipes"]["dense"],
+            "dense": (),
             # Three tenths of the multiply-accumulates go. Recovered towards the baseline's own answers: from
             # labels alone, more decisions would change than the accuracy says.
-            "pruned": half
-            | {
-                "macs_reduction": 1 / 0.7,
-                "distill_weight": 1.0,
-                "recovery": half["recovery"] | {"epochs": 20},
-            },
+            "pruned": (
+                {"channels": {"macs_reduction": 1 / 0.7}},
+                {"recover": recover | {"epochs": 20, "distill": {"soft": 1.0}}},
+            ),
         },
     }
     value["quantize"]["precisions"] = ("int8",)

@@ -60,7 +60,12 @@ def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("file", "old", "new", "where"),
     [
-        ("params.yaml", "macs_reduction: 2.0", "macs_redaction: 2.0", "prune.recipes.half.macs_redaction"),
+        (
+            "params.yaml",
+            "macs_reduction: 2.0",
+            "macs_redaction: 2.0",
+            "prune.recipes.half.0.channels.macs_redaction",
+        ),
         ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[11].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
         ("policy.yaml", "latency_ratio_b64", "latency_ratio_b32", "time.batch_sizes"),

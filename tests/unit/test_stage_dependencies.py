@@ -10,7 +10,18 @@ import pytest
 
 from pipeline.stages import STAGES
 
-PLUMBING = {"__init__", "canonical", "errors", "files", "layout", "params", "progress", "stages"}
+PLUMBING = {
+    "__init__",
+    "canonical",
+    "errors",
+    "configs",
+    "files",
+    "layout",
+    "params",
+    "progress",
+    "sections",
+    "stages",
+}
 """Modules every stage has; a change in them changes how a stage is started or writes, never what."""
 
 

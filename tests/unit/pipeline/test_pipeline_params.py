@@ -17,7 +17,9 @@ def _load(text):
 
 def test_the_repositorys_params_are_read(repository):
     params = load_params(repository / "params.yaml")
-    assert params.prune.recipes["half"].macs_reduction == 2
+    assert params.prune.recipes["dense"] == ()
+    assert params.prune.recipes["half"][0].config.target == ("macs", 2.0)
+    assert params.quantize.recipes["int8"].calibration == "minmax"
     assert sum(params.prepare.splits.model_dump().values()) == pytest.approx(1)
     assert params.prepare.splits.test == 0.5
 
@@ -29,14 +31,16 @@ def test_the_repositorys_params_are_read(repository):
         ("seed: 0", "seed: 0.5", "seed"),
         ("seed: 0", "sede: 0", "sede"),
         ("seed: 0", "seed: 0\nseed: 1", "seed"),
-        ("macs_reduction: 2.0", "macs_reduction: .nan", "prune.recipes.half.macs_reduction"),
-        ("macs_reduction: 2.0", "macs_reduction: 0.5", "prune.recipes.half.macs_reduction"),
-        ("macs_reduction: 2.0", "macs_reduction: two", "prune.recipes.half.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: .nan", "prune.recipes.half.0.channels.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: 0.5", "prune.recipes.half.0.channels.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: two", "prune.recipes.half.0.channels.macs_reduction"),
         ("variants: [dense, half, third]", "variants: [dense, quarter]", "quarter"),
         ("variants: [dense, half, third]", "variants: [half, half]", "distinct"),
         ("variants: [dense, half, third]", "variants: []", "prune.variants"),
         ("test: 0.50", "test: 0.60", "prepare.splits"),
-        ("precisions: [fp32, int8]", "precisions: [int4]", "quantize.precisions"),
+        ("precisions: [fp32, int8]", "precisions: [int4]", "int4"),
+        ("method: static", "method: statik", "quantize.recipes.int8"),
+        ("calibration: minmax", "calibration: maxmin", "quantize.recipes.int8.static.calibration"),
         ("epsilon: 0.05", "epsilon: 1.5", "evaluate.attack.epsilon"),
         ("slots: [first, second]", "slots: [first, first]", "shortlist"),
         ("slots: [first, second]", "slots: ['../../etc']", "shortlist.slots"),

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of every compression pass, as they stand in `params.yaml`; nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.sections import Section, Training
+
+__all__ = [
+    "Adversarial",
+    "Blocks",
+    "Channels",
+    "Distill",
+    "DynamicInt8",
+    "Float16",
+    "Float32",
+    "Gradual",
+    "Iterate",
+    "LowRank",
+    "Neurons",
+    "Pass",
+    "QuantizeRecipe",
+    "Recover",
+    "Rescue",
+    "StaticInt8",
+    "Student",
+    "Targeted",
+    "TrainedInt8",
+    "Weights",
+    "WeightsInt8",
+]
+
+Criterion = Annotated[
+    str,
+    Field(
+        pattern=r"^(l1|l2|batchnorm|taylor|random|[a-z0-9_.-]+/[a-z0-9_]+)$",
+        description="which channels or weights matter: l1, l2, batchnorm, taylor, random, or `package/name`",
+    ),
+]
+Scope = Literal["global", "layer", "sensitivity"]
+Reduction = Annotated[float | None, Field(default=None, ge=1, le=1_000)]
+Layers = Annotated[tuple[str, ...], Field(default=(), description="names of layers that stay as they are")]
+
+
+class Targeted(Section):
+    """A pass that shrinks to a target, counted against the baseline: exactly one is named.
+
+    A reduction of 2 halves; 1 leaves everything as it is.
+    """
+
+    macs_reduction: Reduction = None
+    parameters_reduction: Reduction = None
+    bytes_reduction: Reduction = None
+    latency_reduction: Reduction = None
+
+    @property
+    def target(self) -> tuple[str, float]:
+        """What is reduced (`macs`, `parameters`, `bytes` or `latency`), and by how much."""
+        for name in ("macs", "parameters", "bytes", "latency"):
+            value = getattr(self, f"{name}_reduction")
+            if value is not None:
+                return name, float(value)
+        raise AssertionError("validated: one target is named")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        named = [name for name in Targeted.model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"expected one of {', '.join(Targeted.model_fields)}, got {named or 'none'}")
+        return self
+
+
+class Channels(Targeted):
+    """channels: whole channels of convolutions and linear layers are removed."""
+
+    criterion: Criterion = "taylor"
+    scope: Scope = Field(
+        default="global",
+        description="global ranks all channels together, layer cuts every layer alike, sensitivity spends "
+        "the budget where the loss suffers least",
+    )
+    round_to: int = Field(default=1, ge=1, le=64, description="channel counts are multiples of it")
+    max_ratio: float = Field(default=0.9, gt=0, lt=1, description="of any one layer's channels")
+    skip: Layers = ()
+
+
+class Neurons(Targeted):
+    """neurons: outputs of hidden linear layers are removed."""
+
+    criterion: Criterion = "taylor"
+    scope: Scope = "global"
+    max_ratio: float = Field(default=0.9, gt=0, lt=1)
+    skip: Layers = ()
+
+
+class Blocks(Section):
+    """blocks: residual blocks whose input and output have one shape are removed whole."""
+
+    remove: int = Field(ge=1, le=1_000, description="how many")
+    criterion: Literal["loss", "similarity"] = Field(
+        default="loss",
+        description="loss: whose absence raises the loss least; similarity: whose output is most like "
+        "its input",
+    )
+    skip: Layers = ()
+
+
+class Weights(Section):
+    """weights: single weights are set to zero, and stay zero."""
+
+    sparsity: float = Field(gt=0, lt=1, description="share of zeros; 0.5 with pattern 2:4")
+    pattern: Literal["none", "2:4"] = "none"
+    scope: Literal["global", "layer"] = "global"
+    criterion: Criterion = "l1"
+    skip: Layers = ()
+
+    @model_validator(mode="after")
+    def _pattern_fits(self) -> Self:
+        if self.pattern == "2:4" and self.sparsity != 0.5:
+            raise ValueError(f"expected sparsity 0.5 with pattern 2:4, got {self.sparsity:g}")
+        return self
+
+
+class LowRank(Section):
+    """low_rank: a layer becomes two thinner ones in a row."""
+
+    energy: float | None = Field(
+        default=None, gt=0, lt=1, description="share of the squared singular values kept"
+    )
+    macs_reduction: Reduction = None
+    kinds: tuple[Literal["linear", "pointwise", "spatial"], ...] = Field(
+        default=("linear", "pointwise", "spatial"), min_length=1
+    )
+    skip: Layers = ()
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.energy is None) == (self.macs_reduction is None):
+            raise ValueError("expected one of energy, macs_reduction")
+        return self
+
+
+class Distill(Section):
+    """How much of the loss is the teacher's; the teacher is the baseline."""
+
+    soft: float = Field(default=1.0, ge=0, le=1, description="share of soft targets; the rest is labels")
+    temperature: float = Field(default=2.0, gt=0, le=100)
+    logits: float = Field(default=0.0, ge=0, le=1_000, description="weight of the squared error of logits")
+    features: float = Field(
+        default=0.0, ge=0, le=1_000, description="weight of the squared error of feature maps"
+    )
+    layers: tuple[str, ...] = Field(
+        default=(), description="whose outputs are matched; named in both networks"
+    )
+
+    @model_validator(mode="after")
+    def _layers_for_features(self) -> Self:
+        if (self.features > 0) != bool(self.layers):
+            raise ValueError("expected layers together with features, or neither")
+        return self
+
+
+class Adversarial(Section):
+    """Adversarial training by projected gradient descent (Madry et al. 2018, arXiv:1706.06083)."""
+
+    epsilon: float = Field(gt=0, le=1, description="L-infinity budget, share of the pixel range")
+    steps: int = Field(ge=1, le=1_000)
+    share: float = Field(default=1.0, gt=0, le=1, description="of each batch that is attacked")
+
+
+class Recover(Training):
+    """recover: training after a pass, from labels, from the baseline's answers, or under attack."""
+
+    distill: Distill | None = None
+    adversarial: Adversarial | None = None
+
+
+class Student(Section):
+    """student: a smaller network of the user's takes the baseline's place; recover trains it."""
+
+    factory: str = Field(
+        pattern=r"^[^:]+\.py:[A-Za-z_]\w*$", description="`file.py:function` below model.code"
+    )
+    arguments: dict[str, int | float | str | bool] = Field(default_factory=dict)
+
+
+class _OneOf(Section):
+    """A mapping with one key, the method, and its options."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def config(self) -> Any:
+        """Its options."""
+        return getattr(self, self.method)
+
+    @model_validator(mode="after")
+    def _one_method(self) -> Self:
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"expected one of {', '.join(type(self).model_fields)}, got {named or 'none'}")
+        return self
+
+
+class Shrinking(_OneOf):
+    """One pass that shrinks, inside a schedule."""
+
+    channels: Channels | None = None
+    neurons: Neurons | None = None
+    weights: Weights | None = None
+
+
+class Iterate(Section):
+    """iterate: shrink a little and recover, several times; targets lie on a geometric path."""
+
+    steps: int = Field(ge=2, le=100)
+    shrink: Shrinking
+    recover: Recover
+
+
+class Gradual(Section):
+    """gradual: shrink during training, by the cubic ramp of Zhu and Gupta 2017 (arXiv:1710.01878)."""
+
+    shrink: Shrinking
+    recover: Recover
+    events: int = Field(default=8, ge=2, le=1_000, description="how often something is removed")
+    until: float = Field(default=0.5, gt=0, lt=1, description="share of the training after which it is done")
+
+
+class Pass(_OneOf):
+    """One pass of a recipe."""
+
+    channels: Channels | None = None
+    neurons: Neurons | None = None
+    blocks: Blocks | None = None
+    weights: Weights | None = None
+    low_rank: LowRank | None = None
+    recover: Recover | None = None
+    iterate: Iterate | None = None
+    gradual: Gradual | None = None
+    student: Student | None = None
+
+
+class Float32(Section):
+    """The file as it is."""
+
+    method: Literal["none"]
+
+
+class Float16(Section):
+    """Weights and arithmetic in 16-bit floats."""
+
+    method: Literal["fp16"]
+
+
+class WeightsInt8(Section):
+    """Weights stored as int8, arithmetic in floats."""
+
+    method: Literal["weights"]
+
+
+class DynamicInt8(Section):
+    """Weights int8, ranges of activations found at run time."""
+
+    method: Literal["dynamic"]
+
+
+class StaticInt8(Section):
+    """Weights int8 with a scale a channel, activations uint8 with ranges from the calibration split."""
+
+    method: Literal["static"] = "static"
+    calibration: Literal["minmax", "entropy", "percentile", "mse"] = "minmax"
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    max_examples: int = Field(default=512, ge=1, description="of the calibration split")
+    equalize: bool = Field(default=False, description="equalize weight ranges across layers first")
+    correct_bias: bool = Field(default=False, description="correct biases by the mean error of quantization")
+    keep_float: int = Field(default=0, ge=0, le=1_000, description="how many of the worst layers stay float")
+    portable: bool = Field(
+        default=False, description="weights that cannot saturate on processors without VNNI"
+    )
+
+
+class TrainedInt8(StaticInt8):
+    """Quantization-aware training: starts from static int8, trains through the rounding."""
+
+    method: Literal["trained"] = "trained"  # type: ignore[assignment]
+    recover: Recover
+
+
+class Rescue(Section):
+    """Climb from the cheapest rung to the dearest, and stop at the first that passes validation."""
+
+    method: Literal["rescue"]
+    max_accuracy_drop: float = Field(
+        gt=0, lt=1, description="against the float file, on the validation split"
+    )
+    max_class_drop: float = Field(gt=0, le=1, description="the same for the worst class")
+    max_examples: int = Field(default=512, ge=1, description="of the calibration split")
+    recover: Recover | None = Field(
+        default=None, description="of the last rung; without it nothing is trained"
+    )
+
+
+QuantizeRecipe = Annotated[
+    Float32 | Float16 | WeightsInt8 | DynamicInt8 | StaticInt8 | TrainedInt8 | Rescue,
+    Field(discriminator="method"),
+]

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe: passes in order, each recorded with its options and with what it left."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from checks.errors import CompressionError
+from pipeline.compress.configs import Pass
+from pipeline.compress.context import Context, Function
+from pipeline.models.cost import measure_cost
+from pipeline.models.export import export_onnx
+from pipeline.models.recording import measure_on_validation
+
+__all__ = ["FUNCTIONS", "apply_recipe"]
+
+FUNCTIONS: Mapping[str, tuple[str, str]] = {
+    "channels": ("pipeline.compress.channels", "prune_channels"),
+    "recover": ("pipeline.compress.recovery", "recover"),
+    "iterate": ("pipeline.compress.schedules", "iterate"),
+}
+"""Method to module and function; imported when a recipe names it."""
+
+
+def function_of(method: str) -> Function:
+    """Return the function of a pass."""
+    module, name = FUNCTIONS[method]
+    function: Function = getattr(importlib.import_module(module), name)
+    return function
+
+
+def measure_pass(module: nn.Module, context: Context) -> dict[str, Any]:
+    """Measure what a pass left: cost of the exported file, sparsity, and accuracy on the validation split."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(module, context.shape, path)
+        cost = measure_cost(path)
+        accuracy, loss = measure_on_validation(path, context.dataset, output=context.model.output)
+    weights = [value for value in module.parameters() if value.ndim > 1]
+    zeros = sum(int((value == 0).sum()) for value in weights)
+    return {
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "sparsity": zeros / max(1, sum(value.numel() for value in weights)),
+        "bytes": cost.bytes,
+        "gzip_bytes": cost.gzip_bytes,
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+    }
+
+
+def apply_recipe(
+    module: nn.Module, recipe: Sequence[Pass], context: Context, where: str
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Apply every pass in order.
+
+    Args:
+        module: Maps raw images to scores; not changed.
+        recipe: The passes.
+        context: What they may use.
+        where: Key of the recipe, for messages.
+
+    Returns:
+        The network, and one record a pass: its name, resolved options, figures, and what it left.
+
+    Raises:
+        CompressionError: naming the pass that could not do what was asked.
+    """
+    records = []
+    for index, entry in enumerate(recipe):
+        # Passes of one kind must not draw the same numbers twice.
+        own = replace(context, seed=context.seed + index)
+        try:
+            applied = function_of(entry.method)(module, entry.config, own)
+            module = applied.module
+            left = measure_pass(module, context)
+        except CompressionError as error:
+            place = f"{where}[{index}].{entry.method}"
+            raise CompressionError(error.what, where=place, hint=error.hint) from error
+        options = entry.config.model_dump(mode="json", exclude_none=True) | {"seed": own.seed}
+        records.append({"pass": entry.method, "options": options, **applied.figures, "left": left})
+    return module, records

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: passes in order, each recorded with what it left; a wrong recipe is named by its key."""
+
+import copy
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from checks.errors import CompressionError
+from pipeline.compress.configs import Pass
+from pipeline.compress.recipe import apply_recipe
+from tests.pass_context import context_of
+
+RECOVER = {
+    "epochs": 3,
+    "batch_size": 16,
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "max_shift": 0,
+}
+
+
+def _net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 4),
+    )  # fmt: skip
+
+
+def _recipe(*entries):
+    return [Pass.model_validate(entry) for entry in entries]
+
+
+def _apply(module, *entries):
+    context = context_of(module)
+    return apply_recipe(module, _recipe(*entries), context, "recipes.x")
+
+
+def test_passes_are_applied_in_order_and_recorded():
+    module = _net()
+    before = copy.deepcopy(module.state_dict())
+    made, records = _apply(module, {"channels": {"macs_reduction": 2.0}}, {"recover": RECOVER})
+    assert [record["pass"] for record in records] == ["channels", "recover"]
+    pruned, recovered = (record["left"] for record in records)
+    assert pruned["macs"] == recovered["macs"] <= context_of(module).baseline.macs / 2
+    assert recovered["validation_loss"] < pruned["validation_loss"]
+    assert records[0]["options"]["criterion"] == "taylor"
+    assert records[0]["options"]["seed"] != records[1]["options"]["seed"]
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert made is not module
+
+
+def test_a_recipe_repeats():
+    entries = ({"channels": {"macs_reduction": 2.0}}, {"recover": RECOVER | {"distill": {"soft": 0.5}}})
+    (first, one), (again, other) = (_apply(_net(), *entries) for _ in range(2))
+    assert one == other
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_iterating_reaches_the_whole_target_in_steps():
+    entry = {"iterate": {"steps": 2, "shrink": {"channels": {"macs_reduction": 3.0}}, "recover": RECOVER}}
+    module = _net()
+    _, [record] = _apply(module, entry)
+    assert record["left"]["macs"] <= context_of(module).baseline.macs / 3
+    first, last = (step["channels"]["0"][1] for step in record["steps"])
+    assert last < first < 16
+
+
+def test_a_pass_that_cannot_is_named_by_its_key():
+    with pytest.raises(CompressionError, match=r"recipes\.x\[1\]\.channels: expected at most"):
+        _apply(_net(), {"recover": RECOVER | {"epochs": 0}}, {"channels": {"macs_reduction": 900.0}})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"channels": {"macs_reduction": 2.0}, "recover": RECOVER},
+        {"channels": {}},
+        {"channels": {"macs_reduction": 2.0, "parameters_reduction": 2.0}},
+        {"channels": {"macs_reduction": 2.0, "criterion": "best"}},
+        {"channels": {"macs_reduction": 2.0, "criteria": "l1"}},
+        {"weights": {"sparsity": 0.7, "pattern": "2:4"}},
+        {"low_rank": {}},
+        {"low_rank": {"energy": 0.9, "macs_reduction": 2.0}},
+        {"recover": RECOVER | {"distill": {"features": 1.0}}},
+        {"squeeze": {}},
+    ],
+)
+def test_wrong_passes_are_refused(entry):
+    with pytest.raises(ValidationError):
+        Pass.model_validate(entry)
