@@ -36,7 +36,7 @@ from gates_honest import PLANNED, SCENARIOS, ScenarioResult, alarms, power_of, r
 from gates_rules import Points, mlflow_arithmetic, mlflow_passes, point_passes, tfma_passes
 
 import checks.claim
-from checks.claim import Further
+from checks.claim_values import Further
 from checks.decision import decide
 from checks.judge import judge
 from checks.protocol import built_in_checks
@@ -93,7 +93,7 @@ def verdicts_only() -> Iterator[None]:
         _exact_bound=lambda losses, gains, n, alpha: tango_bounds(losses, gains, n, alpha)[0],
         _paired_detectable=lambda _n, _discordant, _alpha: 0.0,
         further_examples=lambda *_: _Nothing(),
-        _grow=lambda *_: Further(None),
+        grow=lambda *_: Further(None),
     ):
         yield
 
@@ -161,9 +161,9 @@ def run_command(name: str, draws: int) -> tuple[int, int]:
     verdict_of = _judged(clause, experiment)
     passed = disagree = 0
     with tempfile.TemporaryDirectory() as folder:
-        subject = make_project(Path(folder), clause.rule, clause.keys)
+        make_project(Path(folder), clause.rule, clause.keys)
         for sample in experiment.samples(np.random.default_rng([SEED, position]), draws):
-            write_evidence(experiment.evidence(sample), Layout(Path(folder)), subject)
+            write_evidence(experiment.evidence(sample), Layout(Path(folder)))
             verdict, code = command_verdict(Path(folder))
             with verdicts_only():
                 same = verdict == verdict_of(sample)[0] and code == _EXIT_CODES[verdict]

@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from project import ROOT
 
 from checks.canonical import dumps, sha256_bytes
-from checks.evidence import Evidence, Subject
+from checks.evidence import Evidence, Examples, Subject
 from pipeline.data.dataset import data_digest
 from pipeline.layout import Layout
+from pipeline.models.record import SCHEMA
+from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 from pipeline.probes.tables import write_table
 
@@ -27,30 +31,48 @@ SLOT = "first"
 
 _MODELS = ("baseline", "candidate")
 
+_COST = {"macs": 1000, "parameters": 100}
+
 
 def _put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
-def make_project(folder: Path, rule: Mapping[str, Any], keys: Mapping[str, Any]) -> Subject:
-    """Make a project with a policy of one rule, and return what its evidence must be about.
+def make_project(folder: Path, rule: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
+    """Make a project with a policy of one rule.
 
     No model runs: of data and models only the digests matter to the gate.
     """
     layout = Layout(folder)
-    for path in (layout.data / "examples.npz", layout.data / "manifest.parquet"):
-        _put(path, path.name.encode())
-    files = {"baseline": layout.baseline, "candidate": layout.finalist(SLOT)}
-    for model, place in files.items():
-        _put(place / "model.onnx", model.encode())
+    _put(layout.data / "examples.npz", b"no image is looked at")
+    for model, place in (("baseline", layout.baseline), ("candidate", layout.finalist(SLOT))):
+        content = model.encode()
+        _put(place / "model.onnx", content)
+        record = {"schema": SCHEMA, "output": "logits", "sha256": sha256_bytes(content), **_COST}
+        _put(place / "model.json", dumps(record).encode())
     _put(layout.shortlist / "shortlist.json", dumps({"slots": {SLOT: "simulated"}}).encode())
     shutil.copy(ROOT / "params.yaml", layout.params)
     filled = {"id": "rule-0", "kind": "bounded", "reason": "A simulated limit."} | dict(rule)
     policy = {"version": 1, "name": "simulated", "alpha": 0.05, "alpha_fail": 0.05, "rules": [filled]}
     _put(layout.policy, dumps(policy | dict(keys)).encode())
-    baseline, candidate = (sha256_bytes(model.encode()) for model in files)
-    return Subject(baseline, candidate, data_digest(layout.data), code_sha256())
+
+
+def _write_manifest(examples: Examples, folder: Path) -> None:
+    """Write the test split, and an example of each level in another split."""
+    labels = np.array(examples.classes)[examples.labels]
+    columns = {"id": examples.ids, "unit": examples.units, "label": labels, **examples.columns}
+    rows = {name: column.tolist() for name, column in columns.items()}
+    rows["split"] = ["test"] * len(examples.ids)
+    for name, levels in examples.levels.items():
+        for level in levels:
+            other = {key: values[0] for key, values in rows.items()}
+            other |= {"id": f"{name}-{level}", "split": "train", name: level}
+            for key, values in rows.items():
+                values.append(other[key])
+    pq.write_table(pa.table(rows), folder / "manifest.parquet")
+    facts = {"schema": "leangate/data/1", "classes": list(examples.classes), "slices": list(examples.columns)}
+    _put(folder / "data.json", dumps(facts).encode())
 
 
 def _write_examples(evidence: Evidence, folder: Path, digests: Mapping[str, str]) -> None:
@@ -92,16 +114,19 @@ def _write_scores(evidence: Evidence, folder: Path, digests: Mapping[str, str]) 
 
 
 def _write_attacks(evidence: Evidence, folder: Path, digests: Mapping[str, str]) -> None:
+    clean, worst = 0, 1
     attacks = evidence.attacks
+    order = [clean] + [worst] * (len(ATTACKS) - 1)
     header = {
         "schema": "leangate/attacks/1",
         **digests,
-        "attacks": list(attacks.names),
+        "attacks": list(ATTACKS),
         "epsilon": attacks.epsilon,
         "twin_agreement": list(attacks.twin_agreement),
     }
-    names = ("ids", "baseline_correct", "candidate_correct", "perturbation", "in_range")
-    write_table(folder / "attacks.npz", header, {name: getattr(attacks, name) for name in names})
+    names = ("baseline_correct", "candidate_correct", "perturbation", "in_range")
+    arrays = {name: getattr(attacks, name)[order] for name in names}
+    write_table(folder / "attacks.npz", header, {"ids": attacks.ids} | arrays)
 
 
 def _write_timing(evidence: Evidence, folder: Path, digests: Mapping[str, str]) -> None:
@@ -119,18 +144,23 @@ def _write_timing(evidence: Evidence, folder: Path, digests: Mapping[str, str]) 
     write_table(folder / "timing.npz", header, {name: getattr(timing, name) for name in names})
 
 
-def write_evidence(evidence: Evidence, layout: Layout, subject: Subject) -> None:
-    """Write `evidence` as the files that the gate reads, about `subject`."""
-    digests = replace(subject).to_json()
+def write_evidence(evidence: Evidence, layout: Layout) -> Subject:
+    """Write `evidence` as the files that the gate reads, and return what it is about."""
+    _write_manifest(evidence.examples, layout.data)
+    baseline, candidate = (sha256_bytes(model.encode()) for model in _MODELS)
+    subject = Subject(baseline, candidate, data_digest(layout.data), code_sha256())
+    digests = subject.to_json()
     folder = layout.evidence(SLOT)
     folder.mkdir(parents=True, exist_ok=True)
     _write_examples(evidence, folder, digests)
     _write_scores(evidence, folder, digests)
     _write_attacks(evidence, folder, digests)
     _write_timing(evidence, layout.timing(SLOT), digests)
-    for name in ("cost", "groups"):
-        content = {"schema": f"leangate/{name}/1", **digests, **getattr(evidence, name)}
+    cost = {model: {"bytes": len(model), **_COST} for model in _MODELS}
+    for name, said in (("cost", cost), ("groups", evidence.groups)):
+        content = {"schema": f"leangate/{name}/1", **digests, **said}
         _put(folder / f"{name}.json", dumps(content).encode())
+    return subject
 
 
 def command_verdict(folder: Path) -> tuple[str, int]:

@@ -25,7 +25,8 @@ from checks.statistics.resampling import (
     BOOTSTRAP_UNITS,
     FEWEST_DIFFERENT,
     bootstrap_t_upper,
-    grouped_jackknife_t,
+    jackknife_t_upper,
+    rare_harm_bound,
 )
 
 __all__ = ["LARGEST_HARM", "CalibrationCheck"]
@@ -43,19 +44,15 @@ above `BOOTSTRAP_UNITS` anyway, takes its place."""
 Doubles = npt.NDArray[np.float64]
 
 
-def _mean(totals: Doubles) -> Doubles:
-    return np.asarray(totals[..., 0] / totals[..., 1])
-
-
 def _upper(values: Doubles, alpha: float) -> float:
+    differing = np.count_nonzero(values)
+    if not differing:
+        # Nothing to resample, and yet something is known: harm to more than a few units would have shown.
+        return rare_harm_bound(alpha, len(values), LARGEST_HARM)
     # As many resamples as `bootstrap_t_upper` would draw to have 20 beyond the quantile.
     if len(values) * max(_RESAMPLES, ceil(20 / alpha)) <= _MOST_DRAWN:
         return bootstrap_t_upper(values, alpha, _SEED, _RESAMPLES).value
-    if np.count_nonzero(values) < FEWEST_DIFFERENT:
-        return inf
-    # Sorted, so that the order of the examples does not matter.
-    sums = np.stack([np.sort(values), np.ones_like(values)], axis=1)
-    return grouped_jackknife_t(sums, _mean, alpha, seed=_SEED).upper
+    return inf if differing < FEWEST_DIFFERENT else jackknife_t_upper(values, alpha, _SEED)
 
 
 def _measure(where: Slice, rises: Doubles) -> Measurement:
@@ -73,7 +70,7 @@ def _measure(where: Slice, rises: Doubles) -> Measurement:
         unit="1",
         method=Method.BOOTSTRAP_T,
         harm="rise",
-        statistics={"largest_harm": LARGEST_HARM},
+        statistics={"largest_harm": LARGEST_HARM, "differing": int(np.count_nonzero(rises))},
         bounds=bounds,
     )
 
@@ -82,8 +79,8 @@ def _measure(where: Slice, rises: Doubles) -> Measurement:
 class CalibrationCheck:
     """Measures the rise of the Brier score, of 2 at most, on every slice.
 
-    Scores that are not all finite count as the worst probabilities there are. Where fewer than ten units
-    differ there is no bound, and the interval is the widest possible, -2 to 2.
+    Where one to nine units differ there is no bound, and the interval is the widest possible, -2 to 2. Where
+    none does, the bound is the harm that so many units would have shown.
     """
 
     name: str = "calibration"

@@ -17,10 +17,13 @@ from checks.contract_runs import LEVELS, REFERENCE, Contract
 from checks.errors import EvidenceError
 from checks.evidence import Evidence
 from checks.measurement import OVERALL, Measurement, Method
-from checks.outcomes import UNDECIDED, join_ids
+from checks.outcomes import join_ids
 from checks.protocol import Metric
 
 __all__ = ["INCOMPARABLE", "ContractCheck"]
+
+_UNDECIDED = -1
+"""The class of an example whose scores are not all finite."""
 
 INCOMPARABLE = 1e39
 """The difference of a number and NaN or infinity; more than any two finite float32 numbers differ by."""
@@ -39,7 +42,7 @@ Floats = npt.NDArray[np.float32]
 
 def _decide(scores: Floats) -> npt.NDArray[np.int64]:
     finite = np.isfinite(scores).all(axis=1)
-    return np.where(finite, scores.argmax(axis=1), UNDECIDED).astype(np.int64)
+    return np.where(finite, scores.argmax(axis=1), _UNDECIDED).astype(np.int64)
 
 
 def _difference(scores: Floats, reference: Floats) -> float:
@@ -97,7 +100,9 @@ class ContractCheck:
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         ways = [f"{way}_{what}" for way in _WAYS for what in ("disagreement", "difference")]
-        return dict.fromkeys(["nonfinite_outputs", *ways, "provider_fallbacks"], Metric(Method.EXACT_VALUE))
+        return dict.fromkeys(
+            ["nonfinite_outputs", *ways, "provider_fallbacks"], Metric(Method.EXACT_VALUE, places="overall")
+        )
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Count over both models; there is no sampling error.

@@ -34,7 +34,7 @@ class CostCheck:
         """The metrics it measures."""
         names = [f"{prefix}_{figure}" for figure in _FIGURES for prefix in ("baseline", "candidate")]
         names += [f"{figure}_ratio" for figure in _FIGURES]
-        return dict.fromkeys(names, Metric(Method.EXACT_VALUE))
+        return dict.fromkeys(names, Metric(Method.EXACT_VALUE, places="overall"))
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Measure every figure; there is no sampling error."""

@@ -48,6 +48,14 @@ def cross(examples: Examples, crossings: Sequence[str]) -> Examples:
             raise PolicyError(
                 f"expected each attribute once, got {crossing!r}", where="policy.yaml rules[].slices"
             )
+        for name, part in zip(names, parts, strict=True):
+            ambiguous = sorted(level for level in set(part.tolist()) if "*" in level)
+            if ambiguous:
+                raise PolicyError(
+                    f"expected levels without '*' in what is combined, got {ambiguous[:3]} of {name}",
+                    where="policy.yaml rules[].slices",
+                    hint="rename the levels in the data: x*y and z could not be told from x and y*z",
+                )
         column = parts[0]
         for part in parts[1:]:
             column = np.strings.add(np.strings.add(column, "*"), part)

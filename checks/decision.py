@@ -10,16 +10,25 @@ from typing import Any
 
 from checks.crossing import cross
 from checks.errors import LeanGateError, PolicyError
-from checks.evidence import Evidence
+from checks.evidence import Evidence, Examples
 from checks.finding import Finding, Verdict
 from checks.judge import judge
 from checks.measurement import Measurement
 from checks.outcomes import ATTACK, LABEL
 from checks.policy import Kind, Policy, matches
-from checks.protocol import Check, look_up, metrics_of
+from checks.protocol import Check, Narrowing, look_up, metrics_of
 from checks.runner import Run, run_checks
 
-__all__ = ["Decision", "Outcome", "absent", "combine", "decide", "decide_unreadable", "declared_levels"]
+__all__ = [
+    "Decision",
+    "Outcome",
+    "absent",
+    "combine",
+    "cross_examples",
+    "decide",
+    "decide_unreadable",
+    "declared_levels",
+]
 
 SCHEMA = "leangate/decision/1"
 
@@ -102,8 +111,9 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
     Raises:
         PolicyError: if a rule names a slice that does not exist.
     """
-    evidence = replace(evidence, examples=cross(evidence.examples, policy.crossings))
-    run: Run = run_checks([check for check in checks if _may_matter(check, policy)], evidence)
+    evidence = replace(evidence, examples=cross_examples(evidence.examples, policy))
+    asked = [_narrowed(check, policy) for check in checks if _may_matter(check, policy)]
+    run: Run = run_checks(asked, evidence)
     kept = _asked_for(run.measurements, checks, policy)
     findings = judge(
         kept,
@@ -121,6 +131,35 @@ def _may_matter(check: Check, policy: Policy) -> bool:
     """Whether anything the check measures can be kept; what nobody asks for need not be measured."""
     shown = any(not metric.on_demand for metric in check.metrics.values())
     return shown or any(look_up(rule.metric, check.metrics) for rule in policy.rules)
+
+
+def cross_examples(examples: Examples, policy: Policy) -> Examples:
+    """Return the examples with a column for every combination of attributes that the policy names.
+
+    Raises:
+        PolicyError: naming the rule, if a combination does not exist.
+    """
+    try:
+        return cross(examples, policy.crossings)
+    except PolicyError as error:
+        for rule in policy.rules:
+            try:
+                cross(examples, [selector for selector in rule.slices if "*" in selector])
+            except PolicyError as own:
+                raise PolicyError(own.what, where=f"{rule.where}.slices", hint=own.hint) from error
+        raise
+
+
+def _narrowed(check: Check, policy: Policy) -> Check:
+    def wanted(metric: str, attribute: str, target: str) -> bool:
+        return any(
+            rule.metric == metric
+            and (not rule.targets or target in rule.targets)
+            and any(selector.partition("=")[0] == attribute for selector in rule.slices)
+            for rule in policy.rules
+        )
+
+    return check.narrow(wanted) if isinstance(check, Narrowing) else check
 
 
 def _asked_for(

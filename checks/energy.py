@@ -32,7 +32,7 @@ class EnergyCheck:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
-        return {"energy_ratio_b*": Metric(Method.HODGES_LEHMANN)}
+        return {"energy_ratio_b*": Metric(Method.HODGES_LEHMANN, places="overall")}
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Measure every batch size that was timed.

@@ -17,7 +17,7 @@ odds); bounds, `checks.statistics.pairs`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,7 +27,7 @@ from checks.disparity import change_gap_of
 from checks.evidence import Evidence
 from checks.measurement import DISPLAY_ALPHA, Measurement, Method, Slice
 from checks.outcomes import LABEL, Attribute, Outcomes, join_outcomes
-from checks.protocol import Metric
+from checks.protocol import Metric, Wanted
 from checks.rates import positives_of
 from checks.statistics.pairs import worst_difference, worst_ratio
 from checks.statistics.proportions import LARGEST_RATIO, difference_lower, ratio_lower
@@ -139,18 +139,18 @@ class _Counter:
         index = self.outcomes.independent
         labels = self.outcomes.labels[index]
         baseline, candidate = self.outcomes.baseline_class[index], self.outcomes.candidate_class[index]
-        decided, changed = candidate >= 0, baseline != candidate
-        n, of_class = self.sizes(index), self.table(index, labels, np.ones(len(index), dtype=bool))
+        every, changed = np.ones(len(index), dtype=bool), baseline != candidate
+        n, of_class = self.sizes(index), self.table(index, labels, every)
         right = self.sizes(index[candidate == labels])
         yield _Rate("accuracy", n, right, np.zeros_like(n), np.zeros_like(n))
         yield _Rate(
             "selection_rate",
             np.broadcast_to(n, of_class.shape),
-            self.table(index, candidate, decided),
+            self.table(index, candidate, every),
             self.table(index, baseline, changed),
-            self.table(index, candidate, decided & changed),
+            self.table(index, candidate, changed),
         )
-        false = decided & (candidate != labels)
+        false = candidate != labels
         # Of a false positive the harm is that it is there.
         yield _Rate(
             "false_positive_rate",
@@ -171,23 +171,21 @@ class _Counter:
         )
 
 
-def _measure_rate(rate: _Rate, attribute: Attribute, targets: Sequence[str]) -> list[Measurement]:
-    measurements = []
+def _measure_rate(
+    rate: _Rate, attribute: Attribute, targets: Sequence[str], wanted: Wanted
+) -> Iterator[Measurement]:
     name, levels = attribute.name, attribute.levels
     for position, target in enumerate(targets):
         n, successes = rate.n[:, position], rate.successes[:, position]
         if not n.any():
             continue
-        measurements += [
-            gap_of(f"{rate.name}_gap", name, levels, successes, n, target),
-            ratio_of(f"{rate.name}_ratio", name, levels, successes, n, target),
-        ]
-        if target:
+        if wanted(f"{rate.name}_gap", name, target):
+            yield gap_of(f"{rate.name}_gap", name, levels, successes, n, target)
+        if wanted(f"{rate.name}_ratio", name, target):
+            yield ratio_of(f"{rate.name}_ratio", name, levels, successes, n, target)
+        if target and wanted(f"{rate.name}_change_gap", name, target):
             losses, gains = rate.losses[:, position], rate.gains[:, position]
-            measurements.append(
-                change_gap_of(f"{rate.name}_change_gap", name, levels, losses, gains, n, target)
-            )
-    return measurements
+            yield change_gap_of(f"{rate.name}_change_gap", name, levels, losses, gains, n, target)
 
 
 @dataclass(frozen=True)
@@ -196,9 +194,14 @@ class FairnessCheck:
 
     A level without examples of a class keeps n = 0 for its true positive rate, which is then not judged
     fair. A class without examples anywhere is not measured at all.
+
+    Attributes:
+        wanted: Takes metric, attribute and class, and says whether to measure that: every two of up to a
+            thousand levels are compared, for each of the classes.
     """
 
     name: str = "fairness"
+    wanted: Wanted = lambda *_: True
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -217,11 +220,15 @@ class FairnessCheck:
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Measure every attribute that has two levels or more."""
         outcomes = join_outcomes(evidence)
-        measurements = []
+        measurements: list[Measurement] = []
         for attribute in outcomes.attributes.values():
             if attribute.name == LABEL or len(attribute.levels) < 2:
                 continue
             for rate in _Counter(outcomes, attribute).rates():
                 targets = ("",) if rate.name == "accuracy" else outcomes.classes
-                measurements += _measure_rate(rate, attribute, targets)
+                measurements += _measure_rate(rate, attribute, targets, self.wanted)
         return measurements
+
+    def narrow(self, wanted: Wanted) -> FairnessCheck:
+        """Return a check that measures what is wanted alone."""
+        return replace(self, wanted=wanted)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from checks.accuracy import share_of
 from checks.evidence import Evidence
 from checks.measurement import DISPLAY_ALPHA, OVERALL, Measurement, Method, Slice
-from checks.outcomes import UNDECIDED, Outcomes, join_ids, join_outcomes
+from checks.outcomes import Outcomes, join_ids, join_outcomes
 from checks.protocol import Metric
 from checks.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper
 from checks.statistics.proportions import LARGEST_RATIO
@@ -85,10 +85,10 @@ def _loss_concentration(outcomes: Outcomes) -> Iterator[Measurement]:
 
 
 def _target_concentration(evidence: Evidence, outcomes: Outcomes) -> Iterator[Measurement]:
-    """Search each class among the flips that end in a class at all."""
+    """Search each class among the flips."""
     size, index = len(outcomes.classes), outcomes.independent
     baseline, candidate = outcomes.baseline_class[index], outcomes.candidate_class[index]
-    index = index[(baseline != candidate) & (candidate != UNDECIDED)]
+    index = index[baseline != candidate]
     into = np.bincount(outcomes.candidate_class[index], minlength=size)
     rows = join_ids(evidence.examples.ids, evidence.baseline.ids, "baseline.npz")[index]
     scores = evidence.baseline.scores[rows]
@@ -143,8 +143,10 @@ class FlipsCheck:
             "flip_rate": share,
             "loss_rate": share,
             "both_wrong_flip_rate": share,
-            "loss_concentration": Metric(Method.EXACT_TEST, on_demand=True),
-            "flip_target_concentration": Metric(Method.EXACT_TEST, targets="class", on_demand=True),
+            "loss_concentration": Metric(Method.EXACT_TEST, on_demand=True, places="levels"),
+            "flip_target_concentration": Metric(
+                Method.EXACT_TEST, targets="class", on_demand=True, places="overall"
+            ),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
@@ -176,8 +178,7 @@ def most_changed(evidence: Evidence, count: int = 20) -> list[dict[str, Any]]:
     Returns:
         For each `id`, `label`, `baseline` and `candidate` as class names, and `margin_change`: by how much
         the margin of the label (its score minus the best other one) rose, in units of the scores, so
-        negative where it fell. An undecided candidate is null, and so is its `margin_change`; such examples
-        come first. Ties are in the order of ids.
+        negative where it fell. Ties are in the order of ids.
 
     Raises:
         EvidenceError: as `join_outcomes`.
@@ -186,22 +187,19 @@ def most_changed(evidence: Evidence, count: int = 20) -> list[dict[str, Any]]:
     ids, names = evidence.examples.ids, outcomes.classes
     index = np.flatnonzero(outcomes.baseline_class != outcomes.candidate_class)
     labels = outcomes.labels[index]
-    undecided = outcomes.candidate_class[index] == UNDECIDED
     before, after = (
         model.scores[join_ids(ids, model.ids, file)[index]]
         for model, file in ((evidence.baseline, "baseline.npz"), (evidence.candidate, "candidate.npz"))
     )
-    change = np.full(len(index), -np.inf)
-    decided = ~undecided
-    change[decided] = _margins(after[decided], labels[decided]) - _margins(before[decided], labels[decided])
+    change = _margins(after, labels) - _margins(before, labels)
     order = np.lexsort((ids[index], change))[:count]
     return [
         {
             "id": str(ids[index[position]]),
             "label": names[labels[position]],
             "baseline": names[outcomes.baseline_class[index[position]]],
-            "candidate": None if undecided[position] else names[outcomes.candidate_class[index[position]]],
-            "margin_change": None if undecided[position] else float(change[position]),
+            "candidate": names[outcomes.candidate_class[index[position]]],
+            "margin_change": float(change[position]),
         }
         for position in order.tolist()
     ]

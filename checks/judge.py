@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from checks.claim import Claim, FailLevels, Further, claim_of, fewest_units
+from checks.claim import can_pass, claim_of
+from checks.claim_values import Claim, FailLevels, Further
 from checks.errors import CheckError, PolicyError
 from checks.finding import Finding, Reason, Verdict
 from checks.measurement import GROUPED, OVERALL, Measurement, Method
 from checks.policy import Policy, Rule, matches
 from checks.protocol import look_up
 from checks.statistics.multiplicity import holm
-from checks.statistics.planning import n_min
 from checks.wording import describe
 
 __all__ = ["judge"]
@@ -55,7 +55,8 @@ def _expected(
     known = targets.get(rule.per, ("",))
     strangers = [name for name in rule.targets if name not in known]
     if strangers:
-        raise PolicyError(f"expected {rule.per}s among {list(known)[:20]}, got {strangers}", where=rule.where)
+        what = {"class": "classes", "operating_point": "operating points"}.get(rule.per, "nothing")
+        raise PolicyError(f"expected {what} among {list(known)[:20]}, got {strangers}", where=rule.where)
     slices = {where for selector in rule.slices for where in _selected(selector, rule, levels)}
     return {(where, target) for where in slices for target in rule.targets or known}
 
@@ -71,14 +72,25 @@ def _unjudged(rule: Rule, missing: set[tuple[str, str]], broken: Mapping[str, st
     return Finding(rule, None, Verdict.ERROR, f"could not judge: {why}")
 
 
-def _is_listed(claim: Claim, alpha: float) -> bool:
-    """Whether a combination of attributes is too small to be judged, and left to its parents."""
-    if "*" not in claim.measurement.slice.attribute or claim.rule.method in GROUPED:
+def _answers_for(rule: Rule, attribute: str, level: str, of: Rule) -> bool:
+    """Whether `rule` keeps the gate closed until the claim of `of` is proven on the whole of that level."""
+    same = (rule.metric, rule.kind, rule.limit) == (of.metric, of.kind, of.limit)
+    covers = attribute in rule.slices or f"{attribute}={level}" in rule.slices
+    targets = not rule.targets or (bool(of.targets) and set(of.targets) <= set(rule.targets))
+    return rule.blocking and same and covers and targets
+
+
+def _is_listed(claim: Claim, policy: Policy, alpha: float) -> bool:
+    """Whether a combination of attributes is too small to be judged, and its parents answer for it."""
+    where = claim.measurement.slice
+    if "*" not in where.attribute or claim.rule.method in GROUPED:
         return False
-    least = claim.rule.min_n
-    if claim.rule.method is Method.PAIRED_EXACT:
-        least = max(least, n_min(claim.rule.value, alpha))
-    return fewest_units(claim.measurement) < least
+    parents = zip(where.attribute.split("*"), where.level.split("*"), strict=True)
+    for attribute, level in parents:
+        if not any(_answers_for(rule, attribute, level, claim.rule) for rule in policy.rules):
+            return False
+    # The policy's own min_n lists nothing: whoever asks for more must not be answered with less.
+    return not can_pass(claim.rule, claim.measurement.n, alpha)
 
 
 def _finding(claim: Claim, verdict: Verdict, *, listed: bool = False) -> Finding:
@@ -185,7 +197,7 @@ def judge(
     alarmed = _alarmed(claims)
     for claim in claims:
         verdict = _verdict(claim, harmed, alarmed)
-        listed = verdict is Verdict.INCONCLUSIVE and _is_listed(claim, alpha)
+        listed = verdict is Verdict.INCONCLUSIVE and _is_listed(claim, policy, alpha)
         findings.append(_finding(claim, verdict, listed=listed))
     for rule in policy.rules:
         seen = {(str(entry.slice), entry.target) for of, entry in pairs if of is rule}

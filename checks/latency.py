@@ -18,15 +18,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from checks.errors import EvidenceError
 from checks.evidence import Evidence, Timing
 from checks.measurement import DISPLAY_ALPHA, OVERALL, Measurement, Method
 from checks.protocol import Metric
 from checks.statistics.order_statistics import quantile_upper
 from checks.statistics.ranks import hodges_lehmann, hodges_lehmann_bounds
 
-__all__ = ["LONGEST_MS", "LatencyCheck", "log_totals", "measure_ratio"]
+__all__ = ["FEWEST", "LONGEST_MS", "LatencyCheck", "log_totals", "measure_ratio"]
 
 QUANTILE = 0.99
+
+FEWEST = {"sessions": 8, "rounds": 10, "calls": 3}
+"""Of each, what a claim on time needs: sessions to tell chance, rounds and calls to outlast a hiccup."""
 
 LONGEST_MS = 1e9
 """Where too few calls leave a percentile without an upper bound, its interval ends here: twelve days."""
@@ -142,6 +146,19 @@ def _measure_size(timing: Timing, position: int) -> Iterator[Measurement]:
         yield measure_ratio(f"energy_proxy_ratio_b{size}", proxy, unit="proxy")
 
 
+def _expect_design(timing: Timing) -> None:
+    _, sessions, rounds, calls = timing.baseline_calls_ms.shape
+    came = {"sessions": sessions, "rounds": rounds, "calls": calls}
+    short = [f"{name} {came[name]} of {least}" for name, least in FEWEST.items() if came[name] < least]
+    if short:
+        raise EvidenceError(
+            f"expected at least {', '.join(f'{least} {name}' for name, least in FEWEST.items())}, "
+            f"got {', '.join(short)}",
+            where="timing.npz",
+            hint="raise them in params.yaml time",
+        )
+
+
 @dataclass(frozen=True)
 class LatencyCheck:
     """Measures latency ratios and the slowest calls, one a batch size, and the ratio of peak memory.
@@ -157,16 +174,21 @@ class LatencyCheck:
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         return {
-            "latency_ratio_b*": Metric(Method.HODGES_LEHMANN, control=True),
-            "baseline_p99_ms_b*": Metric(Method.ORDER_STATISTIC),
-            "candidate_p99_ms_b*": Metric(Method.ORDER_STATISTIC),
-            "energy_proxy_ratio_b*": Metric(Method.HODGES_LEHMANN, gateable=False),
-            "peak_memory_ratio": Metric(Method.HODGES_LEHMANN),
+            "latency_ratio_b*": Metric(Method.HODGES_LEHMANN, control=True, places="overall"),
+            "baseline_p99_ms_b*": Metric(Method.ORDER_STATISTIC, places="overall"),
+            "candidate_p99_ms_b*": Metric(Method.ORDER_STATISTIC, places="overall"),
+            "energy_proxy_ratio_b*": Metric(Method.HODGES_LEHMANN, gateable=False, places="overall"),
+            "peak_memory_ratio": Metric(Method.HODGES_LEHMANN, places="overall"),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
-        """Measure every batch size that was timed."""
+        """Measure every batch size that was timed.
+
+        Raises:
+            EvidenceError: if there are fewer sessions, rounds or calls than any claim on time rests on.
+        """
         timing = evidence.timing
+        _expect_design(timing)
         measurements = [
             entry for position in range(len(timing.batch_sizes)) for entry in _measure_size(timing, position)
         ]

@@ -50,7 +50,7 @@ def _selections(outcomes: Outcomes, members: Booleans) -> list[Selection]:
 class OperatingPointCheck:
     """Measures both shares and their paired change, on every slice with such examples.
 
-    Scores that are not all finite call nothing. Without operating points nothing is measured, and the policy
+    Without operating points nothing is measured, and the policy
     parser refuses a rule that would ask for it.
 
     Attributes:
@@ -86,7 +86,7 @@ class OperatingPointCheck:
             if point.target not in outcomes.classes:
                 raise PolicyError(
                     f"expected a class among {list(outcomes.classes)[:20]}, got {point.target!r}",
-                    where=f"policy.yaml operating_points ({point.name}).class",
+                    where=f"the policy's operating_points ({point.name}).class",
                 )
         return [entry for point in self.points for entry in self._measure_point(evidence, outcomes, point)]
 

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from checks.errors import EvidenceError
-from checks.evidence import Evidence, Examples
+from checks.evidence import Evidence, Examples, Scores
 from checks.measurement import OVERALL, Slice
 
 __all__ = [
     "ATTACK",
     "LABEL",
-    "UNDECIDED",
     "Attribute",
     "Outcomes",
     "Selection",
@@ -33,9 +32,6 @@ LABEL = "label"
 
 ATTACK = "attack"
 """The slice attribute whose levels are the attacks of the pool."""
-
-UNDECIDED = -1
-"""The class of an example whose scores are not all finite; equal to no label."""
 
 Strings = npt.NDArray[np.str_]
 Booleans = npt.NDArray[np.bool_]
@@ -91,7 +87,7 @@ class Outcomes:
 
     Attributes:
         labels: `(N,)` index into `classes`.
-        baseline_class: `(N,)` the class the baseline decides for, or `UNDECIDED`.
+        baseline_class: `(N,)` the class the baseline decides for.
         candidate_class: `(N,)` the same of the candidate.
         classes: Names of the classes.
         attributes: Slice attributes by name, the classes as `label` among them.
@@ -140,7 +136,7 @@ def join_ids(wanted: Strings, came: Strings, what: str) -> Indices:
     """Return where each of the `(N,)` wanted ids stands in `came`.
 
     Raises:
-        EvidenceError: if an id is missing or left over.
+        EvidenceError: if an id is missing, left over, or there twice.
     """
     if np.array_equal(wanted, came):
         return np.arange(len(wanted))
@@ -149,11 +145,10 @@ def join_ids(wanted: Strings, came: Strings, what: str) -> Indices:
     place = np.searchsorted(ordered, wanted)
     known = place < len(came)
     known[known] = ordered[place[known]] == wanted[known]
-    used = np.zeros(len(came), dtype=bool)
-    used[place[known]] = True
-    # Of equal ids the first counts, and the others are not left over.
-    used[1:] |= ordered[1:] == ordered[:-1]
-    if known.all() and used.all():
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise EvidenceError(f"expected each id once, got {repeated[:3].tolist()} again", where=what)
+    if known.all() and len(wanted) == len(came):
         return order[place]
     missing = np.setdiff1d(wanted, came)
     extra = np.setdiff1d(came, wanted)
@@ -175,11 +170,19 @@ def units_of(examples: Examples) -> Units:
     return Units(np.unique(examples.units, return_inverse=True)[1].astype(np.int64), ranks)
 
 
-def _decide(scores: npt.NDArray[np.float32]) -> Indices:
-    # A row with NaN or infinity decides nothing, whatever argmax would say.
-    decided = scores.argmax(axis=1).astype(np.int64)
-    finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
-    return decided if finite.all() else np.where(finite, decided, UNDECIDED)
+def _decide(model: Scores, examples: Examples, where: str) -> Indices:
+    scores = model.scores[join_ids(examples.ids, model.ids, where)]
+    # NaN decides nothing. Whatever it were counted as, some rate would gain by it: a candidate that answers
+    # nothing has no false positives.
+    broken = np.flatnonzero(~np.logical_and.reduce(np.isfinite(scores), axis=1))
+    if len(broken):
+        raise EvidenceError(
+            f"expected finite scores, got NaN or infinity on {len(broken)} of {len(scores)} examples, "
+            f"{', '.join(examples.ids[broken[:3]].tolist())} among them",
+            where=where,
+        )
+    decided: Indices = scores.argmax(axis=1).astype(np.int64)
+    return decided
 
 
 def _attributes(examples: Examples) -> dict[str, Attribute]:
@@ -198,20 +201,13 @@ def join_outcomes(evidence: Evidence) -> Outcomes:
     """Join both models' scores to the labels, by id; remembered, since every check asks for it.
 
     Raises:
-        EvidenceError: if the ids differ, or the baseline's scores are not all finite.
+        EvidenceError: if the ids differ, or scores are not all finite.
     """
     examples = evidence.examples
-    baseline = evidence.baseline.scores[join_ids(examples.ids, evidence.baseline.ids, "baseline.npz")]
-    if not np.isfinite(baseline).all():
-        # Counted as wrong, as the candidate's are, they would turn every hit of the candidate into a gain.
-        raise EvidenceError(
-            "expected finite scores of the baseline, got NaN or infinity", where="baseline.npz"
-        )
-    candidate = evidence.candidate.scores[join_ids(examples.ids, evidence.candidate.ids, "candidate.npz")]
     return Outcomes(
         labels=examples.labels,
-        baseline_class=_decide(baseline),
-        candidate_class=_decide(candidate),
+        baseline_class=_decide(evidence.baseline, examples, "baseline.npz"),
+        candidate_class=_decide(evidence.candidate, examples, "candidate.npz"),
         classes=examples.classes,
         attributes=_attributes(examples),
         units=units_of(examples),

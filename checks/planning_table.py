@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.crossing import cross
+from checks.decision import cross_examples
 from checks.errors import EvidenceError, PolicyError
 from checks.evidence import Attacks, Evidence, Examples, Scores
 from checks.finding import Finding
@@ -217,12 +217,16 @@ def _stand_in(examples: Examples, effort: Effort) -> Evidence:
     return Evidence(**{**every, **known})
 
 
+def _ease(rule: Rule) -> str:
+    return f"{'lower' if rule.limit == 'min' else 'widen'} {rule.limit}"
+
+
 def _advice(row_of: str, rule: Rule, prospect: Prospect, alpha: float) -> str:
     """Say how many units are missing, and what the risk owner can do."""
     if prospect.n_min is None:
         return (
             f"{rule.id} on {row_of}: {rule.limit} {rule.value:g} cannot be proven on any number of units; "
-            f"widen {rule.limit} with a reason"
+            f"{_ease(rule)} with a reason"
         )
     missing = prospect.n_min - prospect.n
     what = f"{rule.id} on {row_of}: n {prospect.n} is below n_min {prospect.n_min}"
@@ -237,8 +241,7 @@ def _advice(row_of: str, rule: Rule, prospect: Prospect, alpha: float) -> str:
     if prospect.n < rule.min_n:
         wider = f"{wider}, and lower min_n {rule.min_n}," if wider else f", or lower min_n {rule.min_n},"
     return (
-        f"{what}: collect {missing} more, pool it into a larger slice, or widen {rule.limit}{wider} "
-        "with a reason"
+        f"{what}: collect {missing} more, pool it into a larger slice, or {_ease(rule)}{wider} with a reason"
     )
 
 
@@ -330,7 +333,7 @@ def plan_policy(
     Raises:
         PolicyError: if any rule names a slice, a class or a check that does not exist.
     """
-    crossed = cross(examples, policy.crossings)
+    crossed = cross_examples(examples, policy)
     levels = {**crossed.levels, LABEL: crossed.classes, ATTACK: effort.attacks}
     alpha = policy.alpha / finalists
     settings: dict[str, Any] = {"finalists": finalists, "levels": levels, "classes": crossed.classes}

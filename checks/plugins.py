@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from checks.errors import CheckError, PolicyError
 from checks.protocol import Check, Metric, look_up, metrics_of
 
-__all__ = ["GROUP", "load_checks"]
+__all__ = ["GROUP", "load_checks", "origin_of"]
 
 GROUP = "leangate.checks"
 """The entry-point group."""
@@ -74,6 +74,16 @@ def _overlap(offered: Mapping[str, Metric], taken: Mapping[str, Metric]) -> list
         if look_up(sample(name), taken) is not None
         or any(look_up(sample(other), {name: offered[name]}) is not None for other in taken)
     )
+
+
+def origin_of(name: str) -> str:
+    """Return name and version of the distribution that brings the check `name`.
+
+    Raises:
+        PolicyError: if none does.
+        CheckError: if two do.
+    """
+    return _distribution(_find(name, "checks"))
 
 
 def load_checks(

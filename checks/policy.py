@@ -55,6 +55,7 @@ _RANGES: Mapping[Method, tuple[float, float]] = {
     Method.EXACT_TEST: (1e-6, 0.1),
     Method.EXACT_VALUE: (-1e15, 1e15),
 }
+_VACUOUS = {(Method.CLOPPER_PEARSON, "max", 1.0), (Method.CLOPPER_PEARSON, "min", 0.0)}
 _POLICY_KEYS = {"version", "name", "alpha", "alpha_fail", "checks", "operating_points", "rules"}
 _POINT_KEYS = {"name", "class", "threshold", "reason"}
 _RULE_KEYS = {
@@ -212,7 +213,13 @@ def _parse_limit(raw: Mapping[str, Any], method: Method, where: str) -> tuple[Li
     if len(given) != 1 or given[0] not in allowed:
         raise PolicyError(f"expected exactly one of {list(allowed)}, got {given}", where=where)
     limit = given[0]
-    return limit, _number(raw[limit], f"{where}.{limit}", *_RANGES[method])
+    value = _number(raw[limit], f"{where}.{limit}", *_RANGES[method])
+    if (method, limit, value) in _VACUOUS:
+        raise PolicyError(
+            f"expected a limit that a candidate can break, got {limit}: {value:g} of a share",
+            where=f"{where}.{limit}",
+        )
+    return limit, value
 
 
 def _parse_names(raw: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -251,16 +258,32 @@ def _parse_tolerance(raw: Mapping[str, Any], declared: Metric, value: float, whe
     return abs(value - 1) / 4
 
 
-def _parse_slices(raw: Mapping[str, Any], method: Method, where: str) -> tuple[str, ...]:
+def _parse_slices(raw: Mapping[str, Any], declared: Metric, where: str) -> tuple[str, ...]:
+    method = declared.method
     if "slices" not in raw:
         if method in GROUPED:
             raise PolicyError("expected slices, got none: attributes to compare", where=f"{where}.slices")
+        if declared.places == "levels":
+            raise PolicyError(
+                f"expected slices, got none: {raw['metric']} is measured on levels of attributes",
+                where=f"{where}.slices",
+            )
         return ("overall",)
     names = _parse_names(raw, "slices", where)
     wrong = [name for name in names if name == "overall" or "=" in name]
     if method in GROUPED and wrong:
         raise PolicyError(
             f"expected attributes, got {wrong}: {raw['metric']} compares the levels of an attribute",
+            where=f"{where}.slices",
+        )
+    if declared.places == "overall" and names != ("overall",):
+        raise PolicyError(
+            f"expected no slices, got {list(names)}: {raw['metric']} is measured on all examples",
+            where=f"{where}.slices",
+        )
+    if declared.places == "levels" and "overall" in names:
+        raise PolicyError(
+            f"expected attributes, got overall: {raw['metric']} is measured on levels of attributes",
             where=f"{where}.slices",
         )
     return names
@@ -310,7 +333,7 @@ def _parse_rule(value: Any, index: int, metrics: Mapping[str, Metric], file: str
         metric=metric,
         method=declared.method,
         per=declared.targets,
-        slices=_parse_slices(raw, declared.method, where),
+        slices=_parse_slices(raw, declared, where),
         targets=_parse_targets(raw, declared.targets, where),
         limit=limit,
         value=number,

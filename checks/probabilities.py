@@ -2,7 +2,7 @@
 """Probabilities of the classes, from whatever a model's file answers.
 
 A file that answers logits gives them through softmax, in float64; one that answers probabilities gives them
-as they are. A row that is not all finite gives none, and every value here says what that counts as.
+as they are. Every score must be finite: `checks.outcomes.join_outcomes` refuses others.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
-def _blocks(model: Scores, rows: Indices) -> Iterator[tuple[slice, Doubles, npt.NDArray[np.bool_]]]:
-    """Yield a part of the rows, its probabilities, and which of its rows are finite; the others are 0."""
+def _blocks(model: Scores, rows: Indices) -> Iterator[tuple[slice, Doubles]]:
+    """Yield a part of the rows, and its probabilities."""
     step = max(1, _BLOCK // model.scores.shape[1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         block = model.scores[rows[part]].astype(np.float64)
-        finite = np.logical_and.reduce(np.isfinite(block), axis=1)
-        block[~finite] = 0.0
         if model.output == "logits":
             block = np.exp(block - block.max(axis=1, keepdims=True))
             block /= block.sum(axis=1, keepdims=True)
-        yield part, block, finite
+        yield part, block
 
 
 def probability_of(model: Scores, rows: Indices, column: int) -> Doubles:
@@ -46,11 +44,11 @@ def probability_of(model: Scores, rows: Indices, column: int) -> Doubles:
         column: The class.
 
     Returns:
-        `(n,)` in [0, 1]; NaN, which is above no threshold, where the scores are not all finite.
+        `(n,)` in [0, 1].
     """
     found = np.empty(len(rows))
-    for part, block, finite in _blocks(model, rows):
-        found[part] = np.where(finite, block[:, column], np.nan)
+    for part, block in _blocks(model, rows):
+        found[part] = block[:, column]
     return found
 
 
@@ -63,14 +61,13 @@ def brier_scores(model: Scores, rows: Indices, labels: Indices) -> Doubles:
         labels: `(n,)` the true class of each.
 
     Returns:
-        `(n,)` in [0, 2], 0 for certainty about the true class; 2, the worst possible, where the scores are
-        not all finite.
+        `(n,)` in [0, 2], 0 for certainty about the true class.
 
     Source: Brier 1950, Monthly Weather Review 78:1.
     """
     found = np.empty(len(rows))
-    for part, block, finite in _blocks(model, rows):
+    for part, block in _blocks(model, rows):
         true = block[np.arange(len(block)), labels[part]]
         squares = np.einsum("ij,ij->i", block, block)
-        found[part] = np.where(finite, np.clip(squares - 2 * true + 1, 0.0, 2.0), 2.0)
+        found[part] = np.clip(squares - 2 * true + 1, 0.0, 2.0)
     return found

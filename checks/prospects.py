@@ -23,7 +23,7 @@ from checks.statistics.order_statistics import n_for_quantile
 from checks.statistics.paired import tango_bounds_many
 from checks.statistics.planning import n_min, n_plan, power
 from checks.statistics.ranks import hodges_lehmann_bounds
-from checks.statistics.resampling import FEWEST_DIFFERENT, rare_harm_floor
+from checks.statistics.resampling import rare_harm_floor
 
 __all__ = ["TIMED", "Prospect", "change_gap_chance", "prospect_of", "time_prospect", "widest_margin"]
 
@@ -161,7 +161,9 @@ def change_gap_chance(sizes: Sequence[int], limit: float, churn: float, alpha: f
     distinct, back = np.unique(counts, axis=1, return_inverse=True)
     low, high = (
         bound[back.reshape(losses.shape)]
-        for bound in tango_bounds_many(distinct[0], distinct[1], distinct[2], alpha)
+        for bound in tango_bounds_many(
+            distinct[0], distinct[1], distinct[2], pairs.small_groups_level(n, alpha)
+        )
     )
     change = (gains - losses) / n
     below, above = change - low, high - change
@@ -175,14 +177,16 @@ def change_gap_chance(sizes: Sequence[int], limit: float, churn: float, alpha: f
 
 def _best_gap(rule: Rule, sizes: np.ndarray[tuple[int], np.dtype[np.int64]], alpha: float) -> bool:
     """Whether the most favourable counts pass on levels of these sizes."""
-    nobody = np.zeros_like(sizes)
+    if sizes.min() < pairs.FEWEST_UNITS:
+        return False
+    nobody, level = np.zeros_like(sizes), pairs.small_groups_level(sizes, alpha)
     match rule.method:
         case Method.MOVER_TANGO:
-            return pairs.worst_change_gap(nobody, nobody, sizes, alpha).bound < rule.value
+            return pairs.worst_change_gap(nobody, nobody, sizes, level).bound < rule.value
         case Method.MIETTINEN_NURMINEN:
-            return pairs.worst_difference(nobody, sizes, alpha).bound < rule.value
+            return pairs.worst_difference(nobody, sizes, level).bound < rule.value
         case _:
-            return pairs.worst_ratio(sizes, sizes, alpha).bound > rule.value
+            return pairs.worst_ratio(sizes, sizes, level).bound > rule.value
 
 
 def _gap(rule: Rule, measurement: Measurement, alpha: float, churn: float | None) -> Prospect:
@@ -214,13 +218,13 @@ def _gap(rule: Rule, measurement: Measurement, alpha: float, churn: float | None
 
 def _mean(rule: Rule, measurement: Measurement, alpha: float, churn: float | None) -> Prospect:
     least = rare_harm_floor(alpha, rule.value, float(measurement.statistics["largest_harm"]))
-    least = max(least, rule.min_n, FEWEST_DIFFERENT)
+    least = max(least, rule.min_n)
     return Prospect(
         measurement.n,
         least,
         None,
         0.0 if churn is not None and measurement.n < least else None,
-        "chance unknown, as is the spread of the differences; ten units must differ between the models",
+        "chance unknown, as is the spread of the differences; with one to nine that differ nothing passes",
     )
 
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from checks.evidence import Evidence
 from checks.measurement import Measurement, Method
@@ -14,9 +14,24 @@ from checks.measurement import Measurement, Method
 if TYPE_CHECKING:
     from checks.policy import OperatingPoint
 
-__all__ = ["Check", "Metric", "Targets", "built_in_checks", "look_up", "metrics_of"]
+__all__ = [
+    "Check",
+    "Metric",
+    "Narrowing",
+    "Places",
+    "Targets",
+    "Wanted",
+    "built_in_checks",
+    "look_up",
+    "metrics_of",
+]
 
 Targets = Literal["", "class", "operating_point"]
+
+Places = Literal["slices", "overall", "levels"]
+
+Wanted = Callable[[str, str, str], bool]
+"""Takes metric, attribute of a slice and target, and says whether any rule asks for that."""
 
 Entry = TypeVar("Entry")
 
@@ -32,6 +47,8 @@ class Metric:
         gateable: Whether a policy may bound it; what is only a proxy may not be.
         on_demand: Whether measurements that no rule selects are left out of the decision.
         control: Whether it comes with a control, two copies of one file, that a rule sets a tolerance for.
+        places: Where it is measured: on all examples and on every level (`slices`), on all examples alone
+            (`overall`), or on levels alone (`levels`).
     """
 
     method: Method
@@ -39,6 +56,7 @@ class Metric:
     gateable: bool = True
     on_demand: bool = False
     control: bool = False
+    places: Places = "slices"
 
 
 class Check(Protocol):
@@ -60,6 +78,15 @@ class Check(Protocol):
         Raises:
             EvidenceError: if the evidence does not allow a measurement.
         """
+        ...
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """A check that can leave out what nobody asks for."""
+
+    def narrow(self, wanted: Wanted) -> Check:
+        """Return a check that measures what is wanted alone."""
         ...
 
 

@@ -4,7 +4,8 @@
 A decision is the class of the highest score. Recall is a share of the class's examples, the false positive
 rate a share of all others, so both are judged exactly. Precision and F1 have random denominators: their
 paired change is judged by delete-a-group jackknife, corrected for skewness where that widens it, which is
-approximate, and refused where fewer than ten units speak of a change at all.
+approximate, and refused where one to nine units speak of a change. Where none does, the bound is the harm
+that so many units would have shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from checks.evidence import Evidence
 from checks.measurement import DISPLAY_ALPHA, OVERALL, Measurement, Method
 from checks.outcomes import LABEL, Outcomes, join_outcomes
 from checks.protocol import Metric
-from checks.statistics.resampling import FEWEST_DIFFERENT, JackknifeResult, grouped_jackknife_t
+from checks.statistics.resampling import (
+    FEWEST_DIFFERENT,
+    JackknifeResult,
+    grouped_jackknife_t,
+    rare_harm_bound,
+)
 
 __all__ = ["JACKKNIFE_GROUPS", "JACKKNIFE_SEED", "RatesCheck", "positives_of"]
 
@@ -69,9 +75,8 @@ def _false_positive_rates(outcomes: Outcomes) -> list[Measurement]:
     labels = outcomes.labels[index]
     baseline, candidate = outcomes.baseline_class[index], outcomes.candidate_class[index]
     n = len(index) - np.bincount(labels, minlength=size)
-    # An undecided candidate calls no class, and a class called alike by both models is no change of it.
-    false_before = baseline != labels
-    false_after = (candidate != labels) & (candidate >= 0)
+    # A class called alike by both models is no change of it.
+    false_before, false_after = baseline != labels, candidate != labels
     changed = baseline != candidate
     before = np.bincount(baseline[false_before], minlength=size)
     after = np.bincount(candidate[false_after], minlength=size)
@@ -105,10 +110,10 @@ class _Dealt:
 
 def _deal(outcomes: Outcomes) -> _Dealt:
     """Deal the units into groups, baseline first in each pair of tables."""
-    index, size = outcomes.independent, len(outcomes.classes) + 1
+    index, size = outcomes.independent, len(outcomes.classes)
     codes = outcomes.labels[index] * size + outcomes.baseline_class[index]
-    # Undecided, -1, becomes one class more. Sorted, the order of the examples does not matter.
-    codes = np.sort(codes * size + outcomes.candidate_class[index] % size)
+    # Sorted, the order of the examples does not matter.
+    codes = np.sort(codes * size + outcomes.candidate_class[index])
     rest, candidate = np.divmod(codes, size)
     labels, baseline = np.divmod(rest, size)
     units = len(index)
@@ -119,7 +124,7 @@ def _deal(outcomes: Outcomes) -> _Dealt:
 
     def table(classes: Indices, chosen: npt.NDArray[np.bool_] | slice = slice(None)) -> Doubles:
         counts = np.bincount((group * size + classes)[chosen], minlength=groups * size)
-        return counts.reshape(groups, size)[:, :-1].astype(np.float64)
+        return counts.reshape(groups, size).astype(np.float64)
 
     changed = baseline != candidate
     differing = np.bincount(baseline[changed], minlength=size) + np.bincount(
@@ -130,7 +135,7 @@ def _deal(outcomes: Outcomes) -> _Dealt:
         positives=table(labels),
         called=(table(baseline), table(candidate)),
         hits=(table(labels, baseline == labels), table(labels, candidate == labels)),
-        differing=differing[:-1],
+        differing=differing,
         changed=int(np.count_nonzero(changed)),
     )
 
@@ -180,6 +185,9 @@ def _jackknifed(
         return grouped_jackknife_t(sums, statistic, alpha, seed=JACKKNIFE_SEED, groups=len(sums))
 
     def bounds(alpha: float) -> tuple[float, float]:
+        if not differing:
+            reach = min(rare_harm_bound(alpha, units, largest_harm), 1.0)
+            return -reach, reach
         if not known or spread(alpha).upper == inf:
             return -inf, inf
         found = spread(alpha)
@@ -187,7 +195,7 @@ def _jackknifed(
         return max(found.lower + min(shift, 0.0), -1.0), min(found.upper + max(shift, 0.0), 1.0)
 
     low, high = bounds(DISPLAY_ALPHA)
-    statistics = {"groups": len(sums), "largest_harm": largest_harm}
+    statistics = {"groups": len(sums), "largest_harm": largest_harm, "differing": differing}
     if known:
         statistics["standard_error"] = spread(DISPLAY_ALPHA).standard_error
     return Measurement(
@@ -270,8 +278,8 @@ class RatesCheck:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
-        change = Metric(Method.PAIRED_EXACT, targets="class", on_demand=True)
-        share = Metric(Method.CLOPPER_PEARSON, targets="class", on_demand=True)
+        change = Metric(Method.PAIRED_EXACT, targets="class", on_demand=True, places="overall")
+        share = Metric(Method.CLOPPER_PEARSON, targets="class", on_demand=True, places="overall")
         return {
             "recall_change": change,
             "baseline_recall": share,
@@ -279,8 +287,8 @@ class RatesCheck:
             "false_positive_rate_change": change,
             "baseline_false_positive_rate": share,
             "candidate_false_positive_rate": share,
-            "precision_change": Metric(Method.JACKKNIFE_T, targets="class", on_demand=True),
-            "macro_f1_change": Metric(Method.JACKKNIFE_T),
+            "precision_change": Metric(Method.JACKKNIFE_T, targets="class", on_demand=True, places="overall"),
+            "macro_f1_change": Metric(Method.JACKKNIFE_T, places="overall"),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from checks.accuracy import measure_change, measure_share
+from checks.consistency import CLEAN
 from checks.errors import EvidenceError
 from checks.evidence import Attacks, Evidence
 from checks.measurement import OVERALL, Measurement, Method, Slice
@@ -20,9 +21,6 @@ from checks.outcomes import ATTACK, units_of
 from checks.protocol import Metric
 
 __all__ = ["BUDGET_SLACK", "CLEAN", "NOISE", "RobustnessCheck"]
-
-CLEAN = "clean"
-"""The attack of the pool that changes nothing."""
 
 NOISE = "noise"
 """The control of the pool that does not look at the models."""
@@ -40,6 +38,8 @@ def _adequacy(attacks: Attacks) -> list[Measurement]:
     outside = (attacks.perturbation > attacks.epsilon + BUDGET_SLACK) | ~attacks.in_range
     if not np.isfinite(attacks.perturbation).all():
         raise EvidenceError("expected finite perturbations, got NaN or infinity", where="attacks.npz")
+    if (attacks.perturbation < 0).any():
+        raise EvidenceError("expected perturbations of at least 0, got negative ones", where="attacks.npz")
     # Noise uses the budget by itself, on behalf of attacks that do nothing. Of those, one may well have found
     # nothing and left every image as it was; all of them together may not.
     used = {
@@ -53,6 +53,7 @@ def _adequacy(attacks: Attacks) -> list[Measurement]:
     return [
         _exact("attack_budget_violations", int(outside.sum()), count, "count"),
         _exact("attack_budget_used", max(used.values()), count, "ratio"),
+        _exact("attack_epsilon", attacks.epsilon, count, "ratio"),
         _exact("twin_disagreement", 1 - min(baseline_agreement, candidate_agreement), count, "proportion"),
     ]
 
@@ -80,14 +81,15 @@ class RobustnessCheck:
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
         return {
-            "robust_accuracy_change": Metric(Method.PAIRED_EXACT),
-            "baseline_robust_accuracy": Metric(Method.CLOPPER_PEARSON),
-            "candidate_robust_accuracy": Metric(Method.CLOPPER_PEARSON),
-            "baseline_attack_accuracy": Metric(Method.CLOPPER_PEARSON),
-            "candidate_attack_accuracy": Metric(Method.CLOPPER_PEARSON),
-            "attack_budget_violations": Metric(Method.EXACT_VALUE),
-            "attack_budget_used": Metric(Method.EXACT_VALUE),
-            "twin_disagreement": Metric(Method.EXACT_VALUE),
+            "robust_accuracy_change": Metric(Method.PAIRED_EXACT, places="overall"),
+            "baseline_robust_accuracy": Metric(Method.CLOPPER_PEARSON, places="overall"),
+            "candidate_robust_accuracy": Metric(Method.CLOPPER_PEARSON, places="overall"),
+            "baseline_attack_accuracy": Metric(Method.CLOPPER_PEARSON, places="levels"),
+            "candidate_attack_accuracy": Metric(Method.CLOPPER_PEARSON, places="levels"),
+            "attack_budget_violations": Metric(Method.EXACT_VALUE, places="overall"),
+            "attack_budget_used": Metric(Method.EXACT_VALUE, places="overall"),
+            "attack_epsilon": Metric(Method.EXACT_VALUE, places="overall"),
+            "twin_disagreement": Metric(Method.EXACT_VALUE, places="overall"),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from checks.claim import Claim, Further
+from checks.claim_values import Claim, Further
 from checks.finding import Reason, Verdict
 from checks.measurement import Method, describe_subject
 from checks.policy import Rule
@@ -39,17 +39,21 @@ def _advice(claim: Claim, further: Further, subject: str) -> str:
     match claim.reason:
         case Reason.NOISY_HOST:
             return f"{claim.note}; run `dvc repro` again on a quieter host"
+        case _ if claim.rule.method is Method.ORDER_STATISTIC:
+            return "raise time.rounds or time.calls in params.yaml"
         case _ if claim.rule.method in _TIMED:
-            return "raise time.sessions, time.rounds or time.calls in params.yaml"
+            return "raise time.sessions in params.yaml"
         case Reason.TOO_SMALL if claim.note and further.if_seen is not None:
-            return (
-                f"{claim.note}; collect {further.if_seen} more of {subject}, or pool it into a larger slice"
-            )
+            least = further.if_seen
+            if further.if_equal and further.if_equal < least:
+                least = further.if_equal
+            more = f" ({further.if_seen} if what was seen holds)" if further.if_seen > least else ""
+            return f"{claim.note}; collect {least} more of {subject}{more}, or pool it into a larger slice"
         case Reason.TOO_SMALL if claim.note and claim.bound is None:
             return f"{claim.note}; collect some, or pool it into a larger slice"
         case _ if further.if_seen is not None:
             equal = ""
-            if further.if_equal is not None and further.if_equal < further.if_seen:
+            if further.if_equal and further.if_equal < further.if_seen:
                 equal = f", {further.if_equal} if the models are in truth equal"
             return (
                 f"about {further.if_seen} more examples of {subject} would settle it if what was seen "
@@ -62,6 +66,8 @@ def _advice(claim: Claim, further: Further, subject: str) -> str:
 
 
 def _remedy(rule: Rule) -> str:
+    if rule.metric.startswith("baseline_"):
+        return "mend the baseline"
     return "choose widths by latency" if rule.method in _TIMED else "compress less"
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print(text: str, code: int) -> int:
-    print(text, end="")
+    print(text, end="", flush=True)
     return code
 
 
@@ -152,7 +153,7 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
-    from checks.errors import CheckError, LeanGateError
+    from checks.errors import CheckError, LeanGateError, StorageError
     from pipeline.stages import STAGES, report_error, run_stage
 
     root = Path()
@@ -163,6 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(options, root)
     except LeanGateError as error:
         return report_error(error)
+    except OSError as error:
+        # Without this the interpreter would try again at exit to write what is left in the buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        what = f"expected to write the output, got {error.strerror}"
+        return report_error(StorageError(what, where="standard output"))
     except SystemExit as error:  # a plugin's: its code would pass for a verdict
         return report_error(CheckError(f"expected checks to return, got sys.exit({error.code!r}) from one"))
     except KeyboardInterrupt:

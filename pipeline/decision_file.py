@@ -393,12 +393,17 @@ def parse_decision(fields: Fields) -> Decision:
     Raises:
         EvidenceError: naming file and key, if anything else is missing or of another type.
     """
-    policy = fields.inner("policy")
+    policy, outcome = fields.inner("policy"), outcome_of(fields)
+    if fields.flag("open") != (outcome == "passed"):
+        raise EvidenceError(
+            f"expected open exactly if the outcome is passed, got {outcome} and open {fields.flag('open')}",
+            where=fields.where,
+        )
     changed = fields.entries("most_changed") if fields.value.get("most_changed") is not None else ()
     return Decision(
         slot=fields.text("slot"),
         candidate=fields.maybe_text("candidate"),
-        outcome=outcome_of(fields),
+        outcome=outcome,
         open=fields.flag("open"),
         policy_name=policy.text("name"),
         policy_sha256=policy.text("sha256"),

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from checks.canonical import read_json, sha256_file
+from checks.consistency import expect_consistent
 from checks.decision import Decision, absent, decide, decide_unreadable
 from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
 from checks.evidence import Evidence, Subject, read_evidence
 from checks.flips import most_changed
 from pipeline.data.dataset import data_digest
+from pipeline.data.test_examples import expect_test_split
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.models.record import read_record
 from pipeline.params import Params
 from pipeline.policy_file import PolicyFile, load_policy
+from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 
 __all__ = ["Judged", "judge_slot", "run"]
@@ -55,7 +59,27 @@ def _read(layout: Layout, slot: str) -> Evidence:
         data_sha256=data_digest(layout.data),
         code_sha256=code_sha256(),
     )
-    return read_evidence(layout.evidence(slot), layout.timing(slot), subject)
+    evidence = read_evidence(layout.evidence(slot), layout.timing(slot), subject)
+    expect_consistent(evidence)
+    _expect_cost(layout, slot, evidence)
+    if set(evidence.attacks.names) != set(ATTACKS):
+        raise EvidenceError(
+            f"expected the attacks {list(ATTACKS)}, got {list(evidence.attacks.names)}",
+            where=str(layout.evidence(slot) / "attacks.npz"),
+            hint="a pool without its strongest attack flatters; run `dvc repro`",
+        )
+    expect_test_split(evidence.examples, layout.data, str(layout.evidence(slot) / "examples.npz"))
+    return evidence
+
+
+def _expect_cost(layout: Layout, slot: str, evidence: Evidence) -> None:
+    """Refuse costs that are not those of the very files."""
+    for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist(slot))):
+        said, path = evidence.cost.get(model), layout.evidence(slot) / "cost.json"
+        record, size = read_record(folder), (folder / "model.onnx").stat().st_size
+        want = {"bytes": size, "macs": record.get("macs"), "parameters": record.get("parameters")}
+        if said != want:
+            raise EvidenceError(f"expected {want} of the {model}, got {said}", where=f"{path} {model}")
 
 
 def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple[Decision, Evidence | None]:
@@ -104,6 +128,7 @@ def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
         "slot": slot,
         "candidate": slots[slot],
         "policy": {"name": file.policy.name, "sha256": file.sha256},
+        "plugins": dict(file.plugins),
         "alpha": file.policy.alpha,
         "finalists": finalists,
         "subject": None,

@@ -251,6 +251,8 @@ def load_yaml(path: Path, error_type: type[InputError]) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
+        if path.exists() and not path.is_file():
+            raise error_type("expected a file, got a folder or a device", where=str(path))
         size = path.stat().st_size
         if size > MAX_YAML_BYTES:
             raise error_type(f"expected at most {MAX_YAML_BYTES} bytes, got {size}", where=str(path))

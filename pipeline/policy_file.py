@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from checks.canonical import sha256_file
 from checks.errors import PolicyError
 from checks.measurement import OVERALL
 from checks.outcomes import ATTACK, LABEL
-from checks.plugins import load_checks
+from checks.plugins import load_checks, origin_of
 from checks.policy import Policy, parse_policy
 from checks.protocol import Check, built_in_checks, metrics_of
 from pipeline.params import Params, load_yaml
@@ -22,11 +22,19 @@ __all__ = ["PolicyFile", "expect_measured", "load_policy"]
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A policy, the SHA-256 of the file it came from, and the checks it refers to."""
+    """A policy, the SHA-256 of the file it came from, and the checks it refers to.
+
+    Attributes:
+        policy: The policy.
+        sha256: Of the file's bytes.
+        checks: What measures.
+        plugins: Each check of another distribution to that one's name and version.
+    """
 
     policy: Policy
     sha256: str
     checks: Sequence[Check]
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_policy(path: Path) -> PolicyFile:
@@ -43,7 +51,8 @@ def load_policy(path: Path) -> PolicyFile:
     names = list(dict.fromkeys(name.strip() for name in names))
     policy = parse_policy(raw, metrics_of(load_checks(names, built_in_checks(), path.name)), path.name)
     built_in = built_in_checks(policy.operating_points)
-    return PolicyFile(policy, sha256_file(path), load_checks(policy.checks, built_in, path.name))
+    checks = load_checks(policy.checks, built_in, path.name)
+    return PolicyFile(policy, sha256_file(path), checks, {name: origin_of(name) for name in policy.checks})
 
 
 def _batch_size(metric: str) -> int | None:

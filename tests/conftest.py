@@ -124,9 +124,8 @@ def build_evidence(
     candidate[np.linspace(0, n // 2, losses, endpoint=False).astype(int)] = False
     for level, count in (level_losses or {}).items():
         candidate[np.flatnonzero(light == level)[:count]] = False
-    robust = np.ones((2, n), dtype=bool)
-    robust[1, : n // 5] = False
-    candidate_robust = robust.copy()
+    robust = np.stack([baseline, np.arange(n) >= n // 5])
+    candidate_robust = np.stack([candidate, np.arange(n) >= n // 5])
     candidate_robust[1, n // 5 : n // 5 + robust_losses] = False
     perturbation = np.zeros((2, n))
     perturbation[1] = 0.05

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from checks.canonical import sha256_file
 from checks.contract_runs import RUNS
-from checks.evidence import Evidence, Examples, Subject
+from checks.evidence import Attacks, Evidence, Examples, Subject
 from pipeline.data.dataset import data_digest
 from pipeline.files import write_bytes, write_json
 from pipeline.layout import Layout
+from pipeline.models.record import SCHEMA
+from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 from pipeline.probes.tables import write_table
 
@@ -59,6 +61,13 @@ def write_data(layout: Layout, examples: Examples, **elsewhere: dict[str, str]) 
             "rows": len(rows["id"]),
         },
     )
+
+
+def _whole_pool(attacks: Attacks) -> Attacks:
+    """Return the attacks under the names of the whole pool: the clean images, then the same attack again."""
+    order = [0] + [1] * (len(ATTACKS) - 1)
+    names = ("baseline_correct", "candidate_correct", "perturbation", "in_range")
+    return replace(attacks, names=ATTACKS, **{name: getattr(attacks, name)[order] for name in names})
 
 
 def _providers(*models: str) -> dict[str, list[str]]:
@@ -142,13 +151,15 @@ def write_artifacts(root: Path, evidence: Evidence, slot: str = "first") -> Layo
     """
     layout = Layout(root)
     write_data(layout, evidence.examples)
-    for path, content in (
-        (layout.baseline / "model.onnx", b"baseline"),
-        (layout.finalist(slot) / "model.onnx", b"candidate"),
-    ):
-        path.parent.mkdir(parents=True)
-        write_bytes(path, content)
+    folders = {"baseline": layout.baseline, "candidate": layout.finalist(slot)}
+    for model, folder in folders.items():
+        folder.mkdir(parents=True)
+        figures, path = evidence.cost[model], folder / "model.onnx"
+        write_bytes(path, model.encode().ljust(figures["bytes"]))
+        record = {"schema": SCHEMA, "output": "logits", "sha256": sha256_file(path)}
+        write_json(folder / "model.json", record | figures)
     write_json(layout.shortlist / "shortlist.json", {"slots": {slot: "built", "empty": None}})
+    evidence = replace(evidence, attacks=_whole_pool(evidence.attacks))
     subject = Subject(
         baseline_sha256=sha256_file(layout.baseline / "model.onnx"),
         candidate_sha256=sha256_file(layout.finalist(slot) / "model.onnx"),

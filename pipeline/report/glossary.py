@@ -72,7 +72,7 @@ _ENTRIES = (
         "brier_change",
         "rise of the Brier score, the squared error of the probabilities: above 0 is worse",
         "The probabilities became worse even where decisions did not: recover with distillation from the "
-        f"baseline (distill_weight in params.yaml), {_LESS}.",
+        f"baseline (recover.distill in params.yaml), {_LESS}.",
     ),
     # groups
     Entry(
@@ -100,7 +100,7 @@ _ENTRIES = (
         "flip_rate",
         "share of examples that the candidate decides otherwise than the baseline",
         "Too many decisions changed, even where accuracy did not: recover with distillation from the "
-        "baseline (distill_weight in params.yaml), or compress less; the flip exemplars show which.",
+        "baseline (recover.distill in params.yaml), or compress less; the flip exemplars show which.",
     ),
     Entry(
         "loss_rate",
@@ -110,7 +110,7 @@ _ENTRIES = (
     Entry(
         "both_wrong_flip_rate",
         "share of examples that both decide wrongly and differently",
-        "Errors changed their kind: recover with distillation from the baseline (distill_weight in "
+        "Errors changed their kind: recover with distillation from the baseline (recover.distill in "
         "params.yaml), or compress less.",
     ),
     Entry(
@@ -128,11 +128,23 @@ _ENTRIES = (
     ),
     # the models by themselves
     Entry(
-        "baseline_[a-z_]*(?:accuracy|recall|rate|sensitivity|specificity)", "the baseline alone", _BASELINE
+        "baseline_[a-z_]*(?:accuracy|recall|rate|sensitivity|specificity)",
+        "the share that the metric's name says, of the baseline alone",
+        _BASELINE,
+    ),
+    Entry(
+        "candidate_robust_accuracy",
+        "share of examples on which the candidate is right whatever attack of the pool is made",
+        f"The candidate does not reach what the policy asks: {_LESS}, or start from a more robust baseline.",
+    ),
+    Entry(
+        "candidate_attack_accuracy",
+        "share of examples on which the candidate is right under this attack",
+        f"The candidate does not reach what the policy asks: {_LESS}, or start from a more robust baseline.",
     ),
     Entry(
         "candidate_[a-z_]*(?:accuracy|recall|rate|sensitivity|specificity)",
-        "the candidate alone",
+        "the share that the metric's name says, of the candidate alone",
         f"The candidate does not reach what the policy asks: {_LESS}, or start from a better baseline.",
     ),
     # time, memory, size
@@ -212,8 +224,18 @@ _ENTRIES = (
         "install it, or declare the one in use.",
     ),
     Entry(
+        "attack_epsilon",
+        "the attacks' budget: how far a pixel may move, as a share of the pixel range",
+        "The attacks were made weaker than the policy asks: raise evaluate.attack.epsilon in params.yaml.",
+    ),
+    Entry(
+        "attack_budget_used",
+        "largest share of their budget that the attacks used",
+        f"{_ATTACKS}they hardly moved a pixel; see evaluate.attack in params.yaml.",
+    ),
+    Entry(
         "attack_[a-z_]+",
-        "whether the attacks kept to their budget and used it",
+        "attacked images that left the budget or the range of pixels",
         f"{_ATTACKS}see evaluate.attack in params.yaml.",
     ),
     Entry(

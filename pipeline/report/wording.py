@@ -227,15 +227,15 @@ def describe_remedy(finding: Finding) -> str:
     if finding.verdict == "INCONCLUSIVE":
         if finding.reason == "noisy_host":
             return "Run `dvc repro` again on a quieter machine."
+        if finding.method == "order_statistic":
+            return "Raise time.rounds or time.calls in params.yaml."
         if finding.method in _TIMED:
-            return (
-                "Raise time.sessions, time.rounds or time.calls in params.yaml, or time on a quieter machine."
-            )
+            return "Raise time.sessions in params.yaml, or time on a quieter machine."
         return _examples_wanted(finding)
     if finding.verdict == "FAIL":
         return explain(finding.metric).remedy
     if finding.verdict == "ERROR":
-        return "Repair what broke and run again: nothing was judged here, and an error keeps the gate shut."
+        return "Mend what the message names and run again: until it can be judged, the gate stays shut."
     if finding.verdict == "NOT-RUN":
         shut = "; until it has run, the gate stays shut" if finding.stops else ""
         return f"See that what the rule names has test examples, and run again{shut}."

@@ -14,6 +14,8 @@ __all__ = ["JUDGE", "Mutant", "mutants_of"]
 
 JUDGE: dict[str, tuple[str, ...]] = {
     "claim.py": (),
+    "claim_values.py": (),
+    "group_claim.py": (),
     "judge.py": (),
     "decision.py": (),
     "policy.py": ("matches", "kind_of"),

@@ -30,7 +30,7 @@ EQUIVALENT: dict[str, str] = {
     "claim.py _paired.further: max(0, least - n) -> min(0, least - n)": (
         "further_examples already asks for at least so many as are short of n_min"
     ),
-    "claim.py _grow: enough - short > 0.02 * enough -> enough - short >= 0.02 * enough": (
+    "claim_values.py grow: enough - short > 0.02 * enough -> enough - short >= 0.02 * enough": (
         "two numbers of a bisection; that their gap is 2 % to the last bit makes one step more, no other answer"
     ),
 }

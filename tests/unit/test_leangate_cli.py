@@ -66,7 +66,7 @@ def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
             "macs_redaction: 2.0",
             "prune.recipes.half.0.channels.macs_redaction",
         ),
-        ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[11].margin"),
+        ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[12].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
         ("policy.yaml", "latency_ratio_b64", "latency_ratio_b32", "time.batch_sizes"),
         ("policy.yaml", "slices: [label]", "slices: [labl]", "prepare.slices"),
@@ -161,7 +161,7 @@ def test_lint_shows_every_rule_and_slice_before_any_model(prepared, capsys):
         ["light", "light=bright", "300", "59"],
         ["light", "light=dim", "300", "59"],
         ["light", "light=even", "300", "59"],
-        ["gap", "light", "300", "25"],
+        ["gap", "light", "300", "35"],
     ]
     assert "900 test examples" in out
     assert "\x1b" not in out

@@ -57,7 +57,7 @@ def test_values_are_the_mean_squared_distance(scored):
     assert set(found) == {"overall", "light=dim", "light=bright", *(f"label={name}" for name in "abcd")}
     assert found["overall"].harm == "rise"
     assert found["overall"].value > 0.02  # over-confidence is a rise, and a rise is harm
-    assert found["overall"].statistics == {"largest_harm": 2}
+    assert found["overall"].statistics == {"largest_harm": 2, "differing": 900}
 
 
 def test_bounds_are_bootstrap_t_and_never_percentiles(scored):
@@ -122,14 +122,13 @@ def test_fewer_than_ten_units_that_differ_have_no_bound(scored, vary):
     assert found["overall"].interval == (-2, 2)
 
 
-def test_scores_that_are_not_finite_are_the_worst_there_are(scored, vary):
-    evidence = scored()
-    scores = evidence.baseline.scores.copy()
-    scores[:300, 2] = np.nan
-    entry = _measure(vary(evidence, candidate=vary(evidence.candidate, scores=scores)))["overall"]
-    truth = np.eye(4)[evidence.examples.labels[:300]]
-    before = ((softmax(evidence.baseline.scores[:300].astype(float), axis=1) - truth) ** 2).sum(axis=1)
-    assert entry.value == pytest.approx((2 - before).sum() / 900)
+def test_equal_models_pass_once_harm_to_a_few_would_have_shown(scored, vary):
+    evidence = scored(factor=1)
+    entry = _measure(evidence)["overall"]
+    assert entry.value == 0
+    # 2 (1 - 0.05^(1/900)): were the rise larger, a unit would differ with probability 0.95.
+    assert entry.bounds(0.05)[1] == pytest.approx(2 * (1 - 0.05 ** (1 / 900)))
+    assert entry.bounds(0.05)[0] == -entry.bounds(0.05)[1]
 
 
 def test_probabilities_are_taken_as_they_are(scored, vary):

@@ -258,20 +258,6 @@ def test_a_subject_with_one_positive_frame_counts_for_the_true_positive_rate(dec
     assert found["accuracy_gap", "sex", ""].statistics["n"] == [50, 50]
 
 
-def test_an_undecided_candidate_selects_nothing(decided):
-    labels = np.arange(400) % 4
-    sex = np.where(np.arange(400) < 200, "f", "m")
-    after = np.where(sex == "f", -1, labels)
-    found = _measure(decided(labels, labels, after, columns={"sex": sex}))
-    for rate in ("selection_rate", "true_positive_rate"):
-        assert found[f"{rate}_gap", "sex", "a"].pair == ("m", "f")
-        assert found[f"{rate}_change_gap", "sex", "a"].pair == ("f", "m")
-        assert found[f"{rate}_change_gap", "sex", "a"].statistics["gains"] == [0, 0]
-    assert found["true_positive_rate_gap", "sex", "a"].value == 1
-    assert found["accuracy_gap", "sex", ""].value == 1
-    assert found["false_positive_rate_gap", "sex", "a"].value == 0
-
-
 def _judge(evidence, **rule):
     rules = [{"id": "r", "kind": "bounded", "reason": "why", "slices": ["sex"], **rule}]
     raw = {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": rules}

@@ -155,10 +155,11 @@ def test_a_noisy_host_cannot_pass(evidence):
     assert "+20.0%" in finding.message
 
 
-def test_four_sessions_can_never_pass(evidence):
-    [finding] = _decide(evidence(ratio=0.01, sessions=4), FAST).findings
-    assert finding.verdict is Verdict.INCONCLUSIVE
-    assert finding.reason is Reason.TOO_SMALL
+def test_fewer_sessions_than_a_claim_on_time_needs_are_an_error(evidence):
+    assert _decide(evidence(ratio=0.01, sessions=8), FAST).outcome is Outcome.PASSED
+    [finding] = _decide(evidence(ratio=0.01, sessions=7), FAST).findings
+    assert finding.verdict is Verdict.ERROR
+    assert "sessions 7 of 8" in finding.message
 
 
 def test_an_assert_at_its_limit_passes_and_beyond_fails(evidence):
@@ -168,16 +169,25 @@ def test_an_assert_at_its_limit_passes_and_beyond_fails(evidence):
     assert _decide(evidence(), _assert("attack_budget_used", min=1.01)).outcome is Outcome.BLOCKED
 
 
-def test_nan_scores_are_wrong_and_counted(evidence, vary):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rows", [1, 900])
+def test_scores_that_are_not_finite_are_counted_and_nothing_else_is_judged(evidence, vary, value, rows):
     good = evidence()
     scores = good.candidate.scores.copy()
-    scores[:30, 0] = np.nan
-    decision = _decide(
-        vary(good, candidate=Scores(good.candidate.ids, scores)), _assert("nonfinite_outputs", max=0), OVERALL
-    )
-    assert decision.findings[0].verdict is Verdict.FAIL
-    assert decision.findings[0].measurement.value == 30
-    assert decision.findings[1].measurement.statistics["losses"] == 30
+    scores[:rows, 0] = value
+    rules = [
+        OVERALL,
+        _bounded("false_positive_rate_change", margin=0.02),
+        _bounded("flip_rate", max=0.9),
+        _bounded("brier_change", margin=0.5),
+        _bounded("accuracy_gap", max=0.9, slices=["light"]),
+    ]
+    bad = vary(good, candidate=Scores(good.candidate.ids, scores))
+    counted, *others = _decide(bad, _assert("nonfinite_outputs", max=0), *rules).findings
+    assert counted.verdict is Verdict.FAIL
+    assert counted.measurement.value == rows
+    assert {finding.verdict for finding in others} == {Verdict.ERROR}
+    assert all(f"{rows} of 900 examples, x00000" in finding.message for finding in others)
 
 
 def test_reordered_ids_are_joined_not_trusted(evidence, vary):
@@ -290,7 +300,6 @@ def test_fail_is_claimed_family_wise():
     [
         (_bounded("accuracy_change", margin=0.05, slices=["light"]), "light=dusk"),
         (_bounded("accuracy_change", margin=0.05, slices=["overall", "light=dusk"]), "light=dusk"),
-        (_bounded("robust_accuracy_change", margin=0.1, slices=["overall", "light=dim"]), "light=dim"),
     ],
 )
 def test_a_level_without_examples_is_an_error_not_a_pass(evidence, vary, rule, missing):

@@ -100,14 +100,6 @@ def test_probabilities_are_taken_as_they_are(decided, vary):
     assert found["candidate_specificity", "overall", "screening"].value == 1
 
 
-def test_scores_that_are_not_finite_call_nothing(decided):
-    labels = np.arange(40) % 4
-    low = OperatingPoint("screening", "b", 0.1, "why")  # below the quarter that equal scores would have
-    found = _measure(decided(labels, labels, np.where(labels < 2, -1, labels)), low)
-    assert found["candidate_sensitivity", "overall", "screening"].value == 0
-    assert found["candidate_specificity", "overall", "screening"].value == 1
-
-
 def test_huge_scores_are_no_overflow(decided, vary):
     evidence = decided([1, 0], [1, 0], [1, 0])
     scores = np.array([[-3e38, 3e38, 0, 0], [3e38, -3e38, 0, 0]], np.float32)
