@@ -60,7 +60,7 @@ def _read(layout: Layout, slot: str) -> Evidence:
         code_sha256=code_sha256(),
     )
     evidence = read_evidence(layout.evidence(slot), layout.timing(slot), subject)
-    expect_consistent(evidence)
+    expect_test_split(evidence.examples, layout.data, str(layout.evidence(slot) / "examples.npz"))
     _expect_cost(layout, slot, evidence)
     if set(evidence.attacks.names) != set(ATTACKS):
         raise EvidenceError(
@@ -68,7 +68,7 @@ def _read(layout: Layout, slot: str) -> Evidence:
             where=str(layout.evidence(slot) / "attacks.npz"),
             hint="a pool without its strongest attack flatters; run `dvc repro`",
         )
-    expect_test_split(evidence.examples, layout.data, str(layout.evidence(slot) / "examples.npz"))
+    expect_consistent(evidence)
     return evidence
 
 

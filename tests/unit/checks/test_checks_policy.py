@@ -174,6 +174,16 @@ def test_only_what_has_a_control_needs_a_tolerance():
         (0, {"classes": ["a"]}, "rules[0].classes"),
         (0, {"operating_points": ["screen"]}, "rules[0].operating_points"),
         (0, {"alarm": 0.01, "margin": ...}, "rules[0]"),
+        # Where a metric is not measured, a rule would wait for ever.
+        (1, {"slices": ["sex"]}, "rules[1].slices"),
+        (2, {"slices": ["overall", "sex"]}, "rules[2].slices"),
+        (3, {"slices": ["sex=f"]}, "rules[3].slices"),
+        (6, {"slices": ...}, "rules[6].slices"),
+        (6, {"slices": ["overall"]}, "rules[6].slices"),
+        (7, {"slices": ["sex"]}, "rules[7].slices"),
+        # No candidate could break these.
+        (0, {"kind": "bounded", "metric": "flip_rate", "margin": ..., "max": 1.0}, "rules[0].max"),
+        (0, {"kind": "bounded", "metric": "flip_rate", "margin": ..., "min": 0}, "rules[0].min"),
         (0, {"min_n": 0}, "rules[0].min_n"),
         (0, {"min_n": True}, "rules[0].min_n"),
         (0, {"min_n": 10.0}, "rules[0].min_n"),

@@ -4,6 +4,7 @@
 import pytest
 
 from checks.decision import Outcome, decide
+from checks.errors import PolicyError
 from checks.finding import Verdict
 from checks.measurement import OVERALL, Measurement, Method
 from checks.policy import parse_policy
@@ -37,6 +38,26 @@ POLICY = parse_policy(
         "rules": [{"id": "r", "kind": "assert", "metric": "mine", "max": 0, "reason": "why"}],
     },
     Check.metrics,
+)
+
+
+class Named(Check):
+    name = "other"
+    metrics = {"other": Metric(Method.EXACT_VALUE)}
+
+
+BOTH = parse_policy(
+    {
+        "version": 1,
+        "name": "p",
+        "alpha": 0.05,
+        "alpha_fail": 0.05,
+        "rules": [
+            {"id": name, "kind": "assert", "metric": name, "max": 0, "reason": "why"}
+            for name in ("mine", "other")
+        ],
+    },
+    Check.metrics | Named.metrics,
 )
 
 
@@ -83,3 +104,53 @@ def test_other_checks_go_on_when_one_breaks(evidence):
     run = run_checks([Check(ValueError("x")), Other([_measurement("other")])], evidence())
     assert [m.metric for m in run.measurements] == ["other"]
     assert set(run.broken) == {"mine"}
+
+
+def test_a_policy_error_of_somebody_elses_check_is_an_error_like_any_other(evidence):
+    found = decide(
+        [Check([_measurement()]), Named(PolicyError("not yours to raise"))], evidence(), BOTH, finalists=1
+    )
+    assert found.outcome is Outcome.ERROR
+    assert "not yours to raise" in found.findings[1].message
+
+
+def test_a_check_cannot_change_what_others_measured(evidence):
+    class Greedy(Named):
+        def measure(self, evidence):
+            evidence.timing.candidate_calls_ms[:] /= 1000
+            return [_measurement("other")]
+
+    seen = evidence()
+    before = seen.timing.candidate_calls_ms.copy()
+    found = decide([Check([_measurement()]), Greedy(None)], seen, BOTH, finalists=1)
+    assert found.findings[1].verdict is Verdict.ERROR
+    assert "read-only" in found.findings[1].message
+    assert (seen.timing.candidate_calls_ms == before).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.0, 0.6, Verdict.INCONCLUSIVE),
+        (0.0, float("nan"), Verdict.ERROR),
+        (float("nan"), 0.05, Verdict.ERROR),
+        (0.0, 0.05, Verdict.ERROR),  # below its own estimate
+        (0.55, 0.6, Verdict.ERROR),
+    ],
+)
+@pytest.mark.parametrize("method", [Method.BOOTSTRAP_T, Method.JACKKNIFE_T, Method.ORDER_STATISTIC])
+def test_bounds_that_are_none_pass_nothing(evidence, method, low, high, verdict):
+    class Bounding(Check):
+        metrics = {"mine": Metric(method)}
+
+    limit = "max" if method is Method.ORDER_STATISTIC else "margin"
+    rule = {"id": "r", "kind": "bounded", "metric": "mine", limit: 0.1, "reason": "why"}
+    policy = parse_policy(
+        {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": [rule]}, Bounding.metrics
+    )
+    entry = Measurement(
+        "mine", OVERALL, 0.5, (0.0, 1.0), 900, "1", method, harm="rise",
+        statistics={"largest_harm": 1.0}, bounds=lambda _: (low, high),
+    )  # fmt: skip
+    [finding] = decide([Bounding([entry])], evidence(), policy, finalists=1).findings
+    assert finding.verdict is verdict
