@@ -32,10 +32,10 @@ def take_student(module: nn.Module, config: Student, context: Context) -> Applie
     """
     del module
     where = f"student.factory ({config.factory})"
-    code = Path(context.model.code)
-    if not Path(config.factory.rpartition(":")[0]).is_relative_to(code):
+    code, file = context.model.code, config.factory.rpartition(":")[0]
+    if not (context.root / file).resolve().is_relative_to((context.root / code).resolve()):
         raise ModelError(
-            f"expected a file that is model.code or lies in it ({code}), got {config.factory!r}",
+            f"expected a file that is model.code or lies in it ({code}), got {file!r}",
             where=where,
             hint="let `model.code` name the folder that holds both networks: then a change of either is seen",
         )

@@ -2,6 +2,7 @@
 """blocks: residual blocks are found by what they compute, and the least useful are removed."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -12,6 +13,11 @@ from pipeline.compress.blocks import find_blocks, remove_blocks
 from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import Blocks
 from tests.pass_context import context_of
+
+
+@cache
+def _context():
+    return context_of(_net())
 
 
 class Block(nn.Module):
@@ -132,7 +138,7 @@ def test_a_block_that_runs_twice_is_none():
 def test_removing_leaves_the_rest_as_it_was(criterion):
     module = _net()
     before = copy.deepcopy(module.state_dict())
-    result = remove_blocks(module, Blocks(remove=2, criterion=criterion), context_of(module))
+    result = remove_blocks(module, Blocks(remove=2, criterion=criterion), _context())
     gone = [entry["name"] for entry in result.figures["removed"]]
     assert len(gone) == 2
     state = result.module.state_dict()
@@ -146,7 +152,7 @@ def test_removing_leaves_the_rest_as_it_was(criterion):
 
 def test_what_is_removed_raises_the_loss_least():
     module = _net()
-    context = context_of(module)
+    context = _context()
     images, labels = context.examples()
     losses = {}
     for name in ("stage1.0", "stage1.1", "stage2.1"):
@@ -165,9 +171,7 @@ def test_what_does_nothing_goes_first():
     with torch.no_grad():
         for parameter in module.stage1[1].bn2.parameters():
             parameter.zero_()
-    [entry] = remove_blocks(module, Blocks(remove=1, criterion="similarity"), context_of(module)).figures[
-        "removed"
-    ]
+    [entry] = remove_blocks(module, Blocks(remove=1, criterion="similarity"), _context()).figures["removed"]
     assert entry["name"] == "stage1.1"
     assert entry["similarity"] == pytest.approx(0, abs=1e-6)
 
@@ -175,18 +179,18 @@ def test_what_does_nothing_goes_first():
 @pytest.mark.parametrize("skip", [("stage1",), ("stage1.0", "stage1.1")])
 def test_what_is_skipped_stays(skip):
     module = _net()
-    result = remove_blocks(module, Blocks(remove=1, skip=skip), context_of(module))
+    result = remove_blocks(module, Blocks(remove=1, skip=skip), _context())
     assert [entry["name"] for entry in result.figures["removed"]] == ["stage2.1"]
     with pytest.raises(CompressionError, match="'head'"):
-        remove_blocks(module, Blocks(remove=1, skip=("head",)), context_of(module))
+        remove_blocks(module, Blocks(remove=1, skip=("head",)), _context())
 
 
 def test_more_than_there_are_is_an_error_that_names_them():
     module = _net()
     with pytest.raises(CompressionError, match=r"got 3: \['stage1.0', 'stage1.1', 'stage2.1'\]"):
-        remove_blocks(module, Blocks(remove=4), context_of(module))
+        remove_blocks(module, Blocks(remove=4), _context())
     with pytest.raises(CompressionError, match=r"got 1: .*stage1.0.* under `skip`"):
-        remove_blocks(module, Blocks(remove=2, skip=("stage1",)), context_of(module))
+        remove_blocks(module, Blocks(remove=2, skip=("stage1",)), _context())
 
 
 def test_a_network_that_needs_its_block_is_refused():
@@ -197,4 +201,4 @@ def test_a_network_that_needs_its_block_is_refused():
     torch.manual_seed(0)
     module = Nosy().eval()
     with pytest.raises(CompressionError, match="without stage2.1.*expected the changed network to run"):
-        remove_blocks(module, Blocks(remove=1), context_of(module))
+        remove_blocks(module, Blocks(remove=1), _context())

@@ -2,6 +2,8 @@
 """weights: the asked share is zero, the same weights as torch's own pruning, and training keeps them zero."""
 
 import copy
+from dataclasses import replace
+from functools import cache
 
 import onnx
 import pytest
@@ -17,6 +19,12 @@ from pipeline.compress.recovery import recover
 from pipeline.compress.weights import prune_weights
 from pipeline.models.export import export_onnx
 from tests.pass_context import context_of
+
+
+@cache
+def _context():
+    return context_of(_net())
+
 
 RECOVER = Recover(
     epochs=2, batch_size=16, learning_rate=0.01, weight_decay=0.01, label_smoothing=0.0, max_shift=1
@@ -37,7 +45,7 @@ def _layers(module):
 
 
 def _prune(module, **options):
-    return prune_weights(module, Weights(**options), context_of(module))
+    return prune_weights(module, Weights(**options), _context())
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2"])
@@ -89,7 +97,7 @@ def test_equals_are_taken_in_order():
 
 def test_taylor_is_weight_times_gradient():
     module = _net()
-    context = context_of(module)
+    context = _context()
     pruned = prune_weights(module, Weights(sparsity=0.4, criterion="taylor"), context).module
     images, labels = context.examples()
     twin = _net()
@@ -122,7 +130,7 @@ def test_two_in_four_can_be_approached():
     part = prune_weights(
         module,
         Weights(sparsity=0.5, pattern="2:4").model_copy(update={"sparsity": 0.2}),
-        context_of(module),
+        _context(),
     )
     whole = _prune(module, sparsity=0.5, pattern="2:4")
     for name in ("3", "7"):
@@ -142,7 +150,7 @@ def test_more_sparsity_keeps_every_zero_even_at_random():
     module = _net()
     first = _prune(module, sparsity=0.3, criterion="random", scope="layer").module
     second = prune_weights(
-        first, Weights(sparsity=0.6, criterion="random", scope="layer"), context_of(module, seed=9)
+        first, Weights(sparsity=0.6, criterion="random", scope="layer"), replace(_context(), seed=9)
     ).module
     for name, layer in _layers(first).items():
         assert not second.get_submodule(name).weight[layer.weight == 0].any()
@@ -160,7 +168,7 @@ def test_what_is_skipped_stays_and_is_not_counted():
 def test_zeros_stay_through_training_and_other_weights_move():
     module = _net()
     pruned = _prune(module, sparsity=0.5, skip=("7",)).module
-    trained = recover(copy.deepcopy(pruned), RECOVER, context_of(module)).module
+    trained = recover(copy.deepcopy(pruned), RECOVER, _context()).module
     for name in ("0", "3"):
         before, after = pruned.get_submodule(name).weight, trained.get_submodule(name).weight
         assert torch.equal(before == 0, after == 0)
@@ -172,12 +180,12 @@ def test_a_zero_nobody_pruned_is_free_to_move():
     module = _net()
     with torch.no_grad():
         module[7].weight[0] = 0
-    assert recover(module, RECOVER, context_of(module)).module[7].weight[0].all()
+    assert recover(module, RECOVER, _context()).module[7].weight[0].all()
 
 
 def test_zeros_stay_after_channels_were_removed():
     module = _net()
-    context = context_of(module)
+    context = _context()
     sparse = prune_weights(module, Weights(sparsity=0.5), context).module
     narrow = prune_channels(sparse, Channels(macs_reduction=2.0), context).module
     trained = recover(narrow, RECOVER, context).module
