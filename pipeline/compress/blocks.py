@@ -129,7 +129,7 @@ def _influences(module: nn.Module, names: Sequence[str], images: torch.Tensor) -
 
 def _expect_enough(left: Sequence[str], found: Sequence[str], config: Blocks) -> None:
     if config.remove > len(left):
-        kept = sorted(set(found) - set(left))
+        kept = [name for name in found if name not in left]
         skipped = f", and {kept} under `skip`" if kept else ""
         raise CompressionError(
             f"expected at least {config.remove} residual blocks of one shape, got {len(left)}: "

@@ -35,7 +35,7 @@ def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> froze
         }
         if not found:
             raise CompressionError(
-                f"expected names among {sorted(names)}, got {entry!r}",
+                f"expected names among {sorted(name.removeprefix(_PREFIX) for name in names)}, got {entry!r}",
                 where=where,
                 hint="name a layer as `named_modules()` of your network does",
             )

@@ -23,7 +23,7 @@ from pipeline.models.zeros import mark_zeros
 __all__ = ["prune_weights"]
 
 _GROUP = 4
-_BATCH = 128
+_BATCH = 32
 
 
 def _prunable(module: nn.Module, config: Weights) -> dict[str, torch.Tensor]:
@@ -42,25 +42,29 @@ def _prunable(module: nn.Module, config: Weights) -> dict[str, torch.Tensor]:
     return chosen
 
 
-def _gradients(
+def _squared_gradients(
     module: nn.Module, weights: Mapping[str, torch.Tensor], context: Context
 ) -> dict[str, torch.Tensor]:
-    """Gradient of the mean cross-entropy over training images; of frozen weights too."""
+    """Squared gradient of the cross-entropy, a mean over batches of training images; of frozen weights too.
+
+    Squared before the mean: of a trained network, gradients over all images cancel, and what is left is noise.
+    """
     images, labels = context.examples()
     frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
-    for batch, target in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):
+    batches = list(zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True))
+    for batch, target in batches:
         scores = module(batch)
         if context.model.output == "probabilities":
             scores = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
-        loss = functional.cross_entropy(scores, target, reduction="sum") / len(labels)
+        loss = functional.cross_entropy(scores, target)
         # A layer that takes no part has no gradient, and nothing is lost with it.
         came = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for name, gradient in zip(weights, came, strict=True):
             if gradient is not None:
-                total[name] += gradient
+                total[name] += gradient.square() / len(batches)
     for parameter in frozen:
         parameter.requires_grad_(False)
     return total
@@ -71,14 +75,14 @@ def _scores(
 ) -> dict[str, torch.Tensor]:
     """How much each weight matters; of single weights l2 has the order of l1.
 
-    taylor is |weight x gradient| (Molchanov et al. 2019, arXiv:1906.10771). What is zero already goes first,
-    so that more sparsity keeps every zero there is.
+    taylor is the square of weight x gradient (Molchanov et al. 2019, arXiv:1906.10771). What is
+    zero already goes first, so that more sparsity keeps every zero there is.
     """
     if config.criterion in ("l1", "l2"):
         scores = {name: weight.detach().abs() for name, weight in weights.items()}
     elif config.criterion == "taylor":
-        gradients = _gradients(module, weights, context)
-        scores = {name: (weight.detach() * gradients[name]).abs() for name, weight in weights.items()}
+        squares = _squared_gradients(module, weights, context)
+        scores = {name: weight.detach().square() * squares[name] for name, weight in weights.items()}
     else:
         generator = torch.Generator().manual_seed(context.seed)
         scores = {name: torch.rand(weight.shape, generator=generator) for name, weight in weights.items()}
