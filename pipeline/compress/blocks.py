@@ -55,7 +55,8 @@ def _has_skip(block: nn.Module, shape: torch.Size) -> bool:
         for parameter in probe.parameters(recurse=False):
             parameter.zero_()
         try:
-            came = probe(x)
+            # A copy, since a block may change its input in place.
+            came = probe(x.clone())
         except Exception:  # whatever a part's zeros break is no block
             return False
         return any(torch.allclose(came, activation(x), atol=1e-6) for activation in _ACTIVATIONS)
@@ -115,15 +116,23 @@ def _without(module: nn.Module, name: str) -> nn.Module:
 
 def _influences(module: nn.Module, names: Sequence[str], images: torch.Tensor) -> dict[str, float]:
     """1 - mean cosine of input and output over images (Men et al. 2024, arXiv:2403.03853)."""
-    total = dict.fromkeys(names, 0.0)
+    total, inputs = dict.fromkeys(names, 0.0), dict[nn.Module, torch.Tensor]()
 
-    def see(name: str, _: nn.Module, given: tuple[Any, ...], __: dict[str, object], output: Any) -> None:
-        cosine = functional.cosine_similarity(given[0].flatten(1), output.flatten(1), dim=1)
+    def keep(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        inputs[layer] = given[0].clone()
+
+    def see(name: str, layer: nn.Module, _: object, __: object, output: Any) -> None:
+        cosine = functional.cosine_similarity(inputs[layer].flatten(1), output.flatten(1), dim=1)
         total[name] += float((1 - cosine).sum())
 
     layers = [(name, module.get_submodule(name)) for name in names]
-    for batch in torch.split(images, _BATCH):
-        while_watching(module, layers, batch, see)
+    handles = [layer.register_forward_pre_hook(keep) for _, layer in layers]
+    try:
+        for batch in torch.split(images, _BATCH):
+            while_watching(module, layers, batch, see)
+    finally:
+        for handle in handles:
+            handle.remove()
     return {name: value / len(images) for name, value in total.items()}
 
 

@@ -27,12 +27,18 @@ _BATCH = 32
 
 
 def _prunable(module: nn.Module, config: Weights) -> dict[str, torch.Tensor]:
-    """Weights by the name of their layer; the output layer is one like any other."""
-    layers = {
-        name: layer.weight
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
-    }
+    """Weights by the name of their layer, shared ones once; the output layer is one like any other."""
+    layers: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, layer in module.named_modules():
+        # What a parametrization computes is no parameter: zeros in it would be gone with the next call.
+        if (
+            isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+            and isinstance(layer.weight, nn.Parameter)
+            and id(layer.weight) not in seen
+        ):
+            seen.add(id(layer.weight))
+            layers[name] = layer.weight
     skipped = kept_apart(config.skip, layers, "weights.skip")
     chosen = {name: weight for name, weight in layers.items() if name not in skipped}
     if not chosen:
@@ -47,7 +53,7 @@ def _squared_gradients(
 ) -> dict[str, torch.Tensor]:
     """Squared gradient of the cross-entropy, a mean over batches of training images; of frozen weights too.
 
-    Squared before the mean: of a trained network, gradients over all images cancel, and what is left is noise.
+    Squared first: over all images the gradients of a trained network cancel, and what is left is noise.
     """
     images, labels = context.examples()
     frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]

@@ -59,15 +59,16 @@ class Gate(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Layer scale: zeros of its own weight make a skip of it."""
+    """Parameters of its own that no layer holds."""
 
     def __init__(self, inner, width):
         super().__init__()
         self.inner = inner
         self.scale = nn.Parameter(torch.ones(width, 1, 1))
+        self.shift = nn.Parameter(torch.ones(width, 1, 1))
 
     def forward(self, x):
-        return x + self.scale * self.inner(x)
+        return x + self.scale * self.inner(x) + self.shift
 
 
 class Tokens(nn.Module):
@@ -85,6 +86,26 @@ class Tokens(nn.Module):
         y = self.norm(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
         return x + self.mlp(x)
+
+
+class InPlace(nn.Module):
+    """Pre-activation, whose first operation overwrites the input."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        y = self.relu(x)
+        return x + self.conv(y)
+
+
+class GateInPlace(Gate):
+    """The gate, multiplied into its input."""
+
+    def forward(self, x):
+        return x.mul_(torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None])
 
 
 class Net(nn.Module):
@@ -127,6 +148,22 @@ def test_of_blocks_in_blocks_the_outermost_counts():
 def test_a_transformer_layer_is_a_block():
     embed, unembed = nn.Sequential(nn.Flatten(2), nn.Linear(16, 8)), nn.Flatten()
     assert _found(embed, Tokens(8), unembed) == ["1"]
+
+
+def test_what_overwrites_its_input_is_judged_by_what_went_in():
+    assert _found(nn.Conv2d(8, 8, 1), InPlace(8), GateInPlace(8)) == ["1"]
+
+
+def test_similarity_compares_with_what_went_in():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 1), InPlace(8), nn.Flatten(), nn.Linear(512, 4)).eval()
+    images = _context().examples()[0]
+    with torch.no_grad():
+        given = module[0](images)
+        came = module[1](given.clone())
+    cosine = nn.functional.cosine_similarity(given.flatten(1), came.flatten(1)).mean()
+    [entry] = remove_blocks(module, Blocks(remove=1, criterion="similarity"), _context()).figures["removed"]
+    assert entry["similarity"] == pytest.approx(1 - float(cosine), abs=1e-5)
 
 
 def test_a_block_that_runs_twice_is_none():

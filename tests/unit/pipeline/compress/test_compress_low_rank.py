@@ -133,6 +133,21 @@ def test_a_reduction_is_met_closely(reduction):
     assert all(torch.equal(before[name], result.module.state_dict()[name]) for name in untouched)
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d(1, 24, 1), nn.Conv2d(1, 24, 3, stride=(1, 2), padding=1)])
+def test_strides_are_counted(kind):
+    torch.manual_seed(0)
+    strided = _steep(nn.Conv2d(24, 24, kind.kernel_size, stride=(2, 4), padding=kind.padding))
+    module = nn.Sequential(copy.deepcopy(kind), nn.ReLU(), strided, nn.Flatten(), nn.LazyLinear(4)).eval()
+    images = _context().examples(2)[0]
+    module(images)
+    macs = count_macs(module, images[:1])
+    context = replace(_context(), baseline=replace(_context().baseline, macs=macs))
+    result = factorize(module, LowRank(macs_reduction=1.3, skip=("0", "4")), context)
+    assert set(result.figures["ranks"]) == {"2"}
+    one_rank = count_macs(factorize_layer(strided, 1), module[:2](images[:1]))
+    assert macs / 1.3 - one_rank < count_macs(result.module, images[:1]) <= macs / 1.3
+
+
 def test_layers_give_where_their_spectrum_is_steep():
     torch.manual_seed(0)
     flat = nn.Linear(64, 64)

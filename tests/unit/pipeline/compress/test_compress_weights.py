@@ -215,6 +215,19 @@ def test_a_layer_without_any_weight_left_is_refused():
     assert _prune(module, sparsity=0.9, scope="layer").module[7].weight.any()
 
 
+def test_shared_weights_count_once_and_computed_ones_stay():
+    module = _net()
+    twice = nn.Sequential(
+        module[0], module[3], nn.Conv2d(12, 8, 1), nn.Conv2d(8, 12, 3, padding=1), nn.Flatten()
+    )
+    twice[3].weight = twice[1].weight
+    nn.utils.parametrizations.weight_norm(twice[2])
+    result = prune_weights(twice.eval(), Weights(sparsity=0.5), _context())
+    assert result.figures["zeros"].keys() == {"0", "1"}
+    assert sum(zeros for _, zeros in result.figures["zeros"].values()) == (72 + 864) // 2
+    assert result.module[3].weight is result.module[1].weight
+
+
 def test_frozen_weights_are_pruned_and_stay_frozen():
     module = _net()
     module[3].weight.requires_grad_(False)
