@@ -24,6 +24,7 @@ from pipeline.compress.layers import expect_runs, kept_apart, replace_layer, whi
 
 __all__ = ["find_blocks", "remove_blocks"]
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ACTIVATIONS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda x: x,
     functional.relu,
@@ -34,6 +35,7 @@ _ACTIVATIONS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     functional.hardswish,
 )
 _BATCH = 256
+_SETTLING_IMAGES = 1024
 
 
 def _zeros_like(output: Any) -> Any:
@@ -108,9 +110,36 @@ def _loss(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, context
     return total / len(labels)
 
 
-def _without(module: nn.Module, name: str) -> nn.Module:
+def _settle(module: nn.Module, images: torch.Tensor) -> None:
+    """Estimate the statistics of batch normalization anew, in place.
+
+    With those of the deeper network a candidate is judged by what any recovery mends at once (Li et al. 2020,
+    arXiv:2007.02491).
+    """
+    norms = [
+        layer for layer in module.modules() if isinstance(layer, _BATCH_NORMS) and layer.track_running_stats
+    ]
+    if not norms:
+        return
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all batches
+        layer.train()
+    chosen = images[:_SETTLING_IMAGES]
+    with torch.no_grad():
+        for batch in torch.tensor_split(chosen, -(-len(chosen) // _BATCH)):
+            module(batch)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def _without(module: nn.Module, name: str, images: torch.Tensor) -> nn.Module:
     shorter = copy.deepcopy(module)
-    replace_layer(shorter, name, nn.Identity())
+    replace_layer(shorter, name, nn.Identity().eval())
+    expect_runs(shorter, module, images[:2], f"blocks: without {name}")
+    _settle(shorter, images)
     return shorter
 
 
@@ -151,7 +180,8 @@ def _expect_enough(left: Sequence[str], found: Sequence[str], config: Blocks) ->
 def remove_blocks(module: nn.Module, config: Blocks, context: Context) -> Applied:
     """Remove residual blocks one by one, after each removal looking at all that are left.
 
-    Names in the state of everything else stay what they were: an identity stands where a block was.
+    An identity stands where a block was: names and weights of everything else stay what they were.
+    Statistics of batch normalization are estimated anew.
 
     Args:
         module: Maps raw images to scores; not changed.
@@ -175,12 +205,10 @@ def remove_blocks(module: nn.Module, config: Blocks, context: Context) -> Applie
         else:
             ranks = {}
             for name in left:
-                candidate = _without(shorter, name)
-                expect_runs(candidate, original, few, f"blocks: without {name}")
-                ranks[name] = _loss(candidate, images, labels, context)
+                ranks[name] = _loss(_without(shorter, name, images), images, labels, context)
         # The first of equals goes, so that the same network is always cut alike.
         chosen = min(left, key=lambda name: ranks[name])
-        shorter = _without(shorter, chosen)
+        shorter = _without(shorter, chosen, images)
         left.remove(chosen)
         removed.append({"name": chosen, config.criterion: ranks[chosen]})
     expect_runs(shorter, original, images[:16], "blocks")

@@ -180,7 +180,10 @@ def test_removing_leaves_the_rest_as_it_was(criterion):
     assert len(gone) == 2
     state = result.module.state_dict()
     assert set(state) == {name for name in before if not name.startswith(tuple(f"{name}." for name in gone))}
-    assert all(torch.equal(before[name], value) for name, value in state.items())
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert all(torch.equal(before[name], state[name]) for name in state if not name.endswith(statistics))
+    assert {layer.momentum for layer in result.module.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
+    assert not any(layer.training for layer in result.module.modules())
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     image = torch.rand(1, 1, 8, 8)
     assert count_macs(result.module, image) < count_macs(module, image)
@@ -196,8 +199,13 @@ def test_what_is_removed_raises_the_loss_least():
         shorter = copy.deepcopy(module)
         stage, index = name.split(".")
         getattr(shorter, stage)[int(index)] = nn.Identity()
+        # Of one batch, the statistics in training mode are the ones to be estimated.
+        for layer in shorter.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = 1.0
         with torch.no_grad():
-            losses[name] = float(nn.functional.cross_entropy(shorter(images), labels))
+            shorter.train()(images)
+            losses[name] = float(nn.functional.cross_entropy(shorter.eval()(images), labels))
     [entry] = remove_blocks(module, Blocks(remove=1), context).figures["removed"]
     assert entry["name"] == min(losses, key=losses.get)
     assert entry["loss"] == pytest.approx(losses[entry["name"]], rel=1e-5)
