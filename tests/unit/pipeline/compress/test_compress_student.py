@@ -130,3 +130,10 @@ def test_code_that_dvc_does_not_watch_is_refused(context, factory):
 def test_a_student_larger_than_its_teacher_is_refused(context):
     with pytest.raises(CompressionError, match="expected fewer multiply-accumulates or bytes"):
         _take(context, width=40)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("cheaper", ["macs", "bytes"])
+def test_a_student_smaller_in_one_respect_is_taken(context, cheaper):
+    other = {"macs": "bytes", "bytes": "macs"}[cheaper]
+    assert _take(replace(context, baseline=replace(context.baseline, **{other: 1}))).module
