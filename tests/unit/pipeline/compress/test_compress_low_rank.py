@@ -161,6 +161,7 @@ def test_layers_give_where_their_spectrum_is_steep():
     assert set(ranks) == {"1"}
 
 
+@pytest.mark.integration
 def test_a_reduction_already_there_changes_nothing():
     module = _net()
     result = factorize(module, LowRank(macs_reduction=1.0), _context())

@@ -110,6 +110,7 @@ def test_gradual_channels_leave_early_so_that_training_costs_less():
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
+@pytest.mark.integration
 def test_gradual_learns_and_repeats():
     first, again = (
         _gradual({"weights": {"sparsity": 0.7, "criterion": "taylor"}}, events=2).module for _ in range(2)

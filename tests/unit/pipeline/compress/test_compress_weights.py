@@ -195,6 +195,7 @@ def test_zeros_stay_after_channels_were_removed():
     assert narrow[0].out_channels < 8
 
 
+@pytest.mark.integration
 def test_what_holds_zeros_is_not_exported(tmp_path):
     module = _net()
     pruned = _prune(module, sparsity=0.5).module
