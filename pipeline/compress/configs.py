@@ -114,7 +114,9 @@ class Weights(Section):
     sparsity: float = Field(gt=0, lt=1, description="share of zeros; 0.5 with pattern 2:4")
     pattern: Literal["none", "2:4"] = "none"
     scope: Literal["global", "layer"] = "global"
-    criterion: Criterion = "l1"
+    criterion: Literal["l1", "l2", "taylor", "random"] = Field(
+        default="l1", description="l2 ranks single weights as l1 does"
+    )
     skip: Layers = ()
 
     @model_validator(mode="after")

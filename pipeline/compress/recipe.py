@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ModelError
 from pipeline.compress.configs import Pass
 from pipeline.compress.context import Context, Function
 from pipeline.models.cost import measure_cost
@@ -25,6 +25,11 @@ FUNCTIONS: Mapping[str, tuple[str, str]] = {
     "channels": ("pipeline.compress.channels", "prune_channels"),
     "recover": ("pipeline.compress.recovery", "recover"),
     "iterate": ("pipeline.compress.schedules", "iterate"),
+    "blocks": ("pipeline.compress.blocks", "remove_blocks"),
+    "weights": ("pipeline.compress.weights", "prune_weights"),
+    "low_rank": ("pipeline.compress.low_rank", "factorize"),
+    "gradual": ("pipeline.compress.schedules", "shrink_gradually"),
+    "student": ("pipeline.compress.student", "take_student"),
 }
 """Method to module and function; imported when a recipe names it."""
 
@@ -81,9 +86,9 @@ def apply_recipe(
             applied = function_of(entry.method)(module, entry.config, own)
             module = applied.module
             left = measure_pass(module, context)
-        except CompressionError as error:
+        except (CompressionError, ModelError) as error:
             place = f"{where}[{index}].{entry.method}"
-            raise CompressionError(error.what, where=place, hint=error.hint) from error
+            raise type(error)(error.what, where=place, hint=error.hint) from error
         options = entry.config.model_dump(mode="json", exclude_none=True) | {"seed": own.seed}
         records.append({"pass": entry.method, "options": options, **applied.figures, "left": left})
     return module, records

@@ -9,18 +9,19 @@ from torch import nn
 
 from pipeline.compress.configs import Recover
 from pipeline.compress.context import Applied, Context
-from pipeline.models.training import Teacher, train_network
+from pipeline.models.training import Part, Teacher, train_network
 
 __all__ = ["recover"]
 
 
-def recover(module: nn.Module, config: Recover, context: Context) -> Applied:
+def recover(module: nn.Module, config: Recover, context: Context, *, part: Part | None = None) -> Applied:
     """Train a copy of `module` on the training split.
 
     Args:
         module: Maps raw images to scores; not changed.
         config: Epochs, rates, augmentation, distillation.
         context: Gives training split and teacher.
+        part: Which steps of the training to take; all by default.
     """
     trained = copy.deepcopy(module)
     split = context.dataset.split("train")
@@ -36,5 +37,6 @@ def recover(module: nn.Module, config: Recover, context: Context) -> Applied:
         seed=context.seed,
         teacher=teacher,
         label="recovery",
+        part=part,
     )
     return Applied(trained)

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.models.zeros import hold_zeros
 from pipeline.progress import track
 from pipeline.sections import Training
 
-__all__ = ["Teacher", "make_deterministic", "train_network"]
+__all__ = ["Part", "Teacher", "count_steps", "make_deterministic", "train_network"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,24 @@ class Teacher:
     network: nn.Module
     weight: float
     temperature: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of a whole training, at the rates they have in it.
+
+    Attributes:
+        first: Optimizer step it begins with, counted from 0.
+        last: Step it ends before.
+    """
+
+    first: int
+    last: int
+
+
+def count_steps(training: Training, images: int) -> int:
+    """Optimizer steps of a whole training on so many images."""
+    return training.epochs * max(1, images // training.batch_size)
 
 
 def make_deterministic(seed: int) -> None:
@@ -82,6 +101,16 @@ def _loss(
     return (1 - teacher.weight) * hard + teacher.weight * soft
 
 
+def _go_to(schedule: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:
+    """Set rates to those of `step`."""
+    if step > 0:
+        # Nothing has a gradient yet: the optimizer does nothing, and the schedule sees that it came first.
+        schedule.optimizer.zero_grad()
+        schedule.optimizer.step()
+        schedule.last_epoch = step - 1
+        schedule.step()
+
+
 def train_network(
     network: nn.Module,
     images: npt.NDArray[np.float32],
@@ -92,6 +121,7 @@ def train_network(
     seed: int,
     teacher: Teacher | None = None,
     label: str = "training",
+    part: Part | None = None,
 ) -> None:
     """Train `network` in place with AdamW and a one-cycle learning rate; leaves it in eval mode.
 
@@ -104,6 +134,8 @@ def train_network(
         seed: Of order and augmentation.
         teacher: Distil from it as well.
         label: What the progress bar says.
+        part: Which steps to take of the whole training, which otherwise runs from end to end; the optimizer
+            starts afresh.
     """
     if training.epochs == 0:
         network.eval()
@@ -114,17 +146,25 @@ def train_network(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     batches = max(1, len(inputs) // training.batch_size)
+    steps = count_steps(training, len(inputs))
+    part = part or Part(0, steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=training.learning_rate, total_steps=training.epochs * batches
+        optimizer, max_lr=training.learning_rate, total_steps=steps
     )
-    for _ in track(range(training.epochs), label):
+    _go_to(schedule, part.first)
+    restore_zeros = hold_zeros(network)
+    taken = range(part.first, part.last)
+    for epoch in track(range(training.epochs), label):
         network.train()
         order = torch.randperm(len(inputs), generator=generator)
         # A last, smaller batch would give BatchNorm noisy statistics; its images come up in other epochs.
-        for batch in order[: batches * training.batch_size].chunk(batches):
+        for step, batch in enumerate(order[: batches * training.batch_size].chunk(batches), epoch * batches):
+            if step not in taken:
+                continue
             seen = _augment(inputs[batch], training, pixel_max, generator)
             optimizer.zero_grad()
             _loss(network(seen), targets[batch], seen, training, teacher).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            restore_zeros()
             schedule.step()
     network.eval()

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers by name: which ones a pass leaves alone, one put in another's place, and whether all still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from torch import nn
+
+from checks.errors import CompressionError
+
+__all__ = ["expect_runs", "kept_apart", "replace_layer", "while_watching"]
+
+_PREFIX = "network."
+"""The user's network stands under this name behind its preprocessing; users name layers without it."""
+
+
+def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> frozenset[str]:
+    """Return which of `names` are skipped.
+
+    Args:
+        skip: Names of layers, or of modules that hold them; with or without the leading `network.`.
+        names: What the pass could change.
+        where: Key of the option, for messages.
+
+    Raises:
+        CompressionError: if an entry names nothing the pass could change.
+    """
+    skipped: set[str] = set()
+    for entry in skip:
+        roots = (entry, _PREFIX + entry)
+        found = {
+            name for name in names if name in roots or name.startswith(tuple(f"{root}." for root in roots))
+        }
+        if not found:
+            raise CompressionError(
+                f"expected names among {sorted(name.removeprefix(_PREFIX) for name in names)}, got {entry!r}",
+                where=where,
+                hint="name a layer as `named_modules()` of your network does",
+            )
+        skipped |= found
+    return frozenset(skipped)
+
+
+def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` in the place of the submodule `name`."""
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, new)
+
+
+def while_watching(
+    module: nn.Module,
+    layers: Iterable[tuple[str, nn.Module]],
+    images: torch.Tensor,
+    see: Callable[[str, nn.Module, tuple[object, ...], dict[str, object], object], None],
+) -> torch.Tensor:
+    """Run `images` through `module` without gradients, and return the scores.
+
+    Args:
+        module: Maps raw images to scores.
+        layers: Its submodules to watch, by name.
+        images: `(N, C, H, W)` raw.
+        see: Gets name, layer, arguments, named arguments and output of each call of theirs.
+    """
+    handles = []
+    for name, layer in layers:
+
+        def hook(
+            layer: nn.Module,
+            given: tuple[object, ...],
+            named: dict[str, object],
+            output: object,
+            name: str = name,
+        ) -> None:
+            see(name, layer, given, named, output)
+
+        handles.append(layer.register_forward_hook(hook, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            scores: torch.Tensor = module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return scores
+
+
+def expect_runs(changed: nn.Module, original: nn.Module, images: torch.Tensor, where: str) -> None:
+    """Run the changed network.
+
+    Args:
+        changed: In eval mode.
+        original: In eval mode; gives the shape of scores.
+        images: `(N, C, H, W)` raw.
+        where: The pass, for messages.
+
+    Raises:
+        CompressionError: if it does not run, or its scores have another shape or are not finite.
+    """
+    hint = "the network reads what was changed in a way that cannot be followed; name it under `skip`"
+    with torch.no_grad():
+        want = original(images)
+        try:
+            came = changed(images)
+        except Exception as error:
+            raise CompressionError(
+                f"expected the changed network to run, got {type(error).__name__}: {error}",
+                where=where,
+                hint=hint,
+            ) from error
+    if came.shape != want.shape:
+        raise CompressionError(
+            f"expected scores of shape {tuple(want.shape)}, got {tuple(came.shape)}", where=where, hint=hint
+        )
+    if not torch.isfinite(came).all():
+        raise CompressionError("expected finite scores, got NaN or infinity", where=where)
