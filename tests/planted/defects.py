@@ -98,6 +98,7 @@ def random_slice_labels(workshop: Workshop) -> Project:
             arrays[name] = random.permutation(arrays[name])
 
     project.edit("examples.npz", change)
+    project.keep_slices()
     project.tabulate_groups()
     return project
 
@@ -186,6 +187,7 @@ def one_level_for_all(workshop: Workshop) -> Project:
         arrays["slice:light"] = np.full_like(arrays["slice:light"], "normal")
 
     project.edit("examples.npz", change)
+    project.keep_slices()
     project.tabulate_groups()
     return project
 
@@ -198,6 +200,7 @@ def no_column(workshop: Workshop) -> Project:
         del header["levels"]["light"]
 
     project.edit("examples.npz", change)
+    project.keep_slices()
     project.tabulate_groups()
     return project
 
@@ -249,16 +252,16 @@ def loaded(share: float, *models: str) -> Callable[[Workshop], Project]:
 
 
 def other_provider(workshop: Workshop) -> Project:
-    """The candidate was declared to run on one provider, and its sessions came up with another."""
+    """Both models were declared to run on one provider, and the candidate's sessions came up with another."""
     project = workshop.copy()
+    declared = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def change(header: dict[str, Any], _: Arrays) -> None:
-        header["providers"] = {
-            "declared": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-            "candidate": ["CPUExecutionProvider"],
-        }
+        used = dict.fromkeys(header["providers"], declared)
+        header["providers"] = used | ({"candidate": declared[1:]} if "candidate" in used else {})
 
-    project.edit("candidate.npz", change)
+    for name in ("baseline.npz", "candidate.npz", "timing.npz"):
+        project.edit(name, change)
     return project
 
 

@@ -37,6 +37,8 @@ class Predictions:
         self._before = before["scores"].argmax(axis=1)
         self._scores = after["scores"].copy()
         self._classes = self._scores.shape[1]
+        self._changed = np.zeros(len(self.labels), dtype=bool)
+        self._position = {name: row for row, name in enumerate(examples["ids"].tolist())}
         self._random = np.random.default_rng([seed, 0xDEFEC7])
 
     def _draw(self, where: np.ndarray, count: int) -> np.ndarray:
@@ -46,6 +48,7 @@ class Predictions:
     def decide(self, index: np.ndarray, classes: np.ndarray) -> None:
         """Make the candidate decide for these classes."""
         self._scores[index, classes] += np.float32(PUSH)
+        self._changed[index] = True
 
     def lose(self, where: np.ndarray, count: int) -> int:
         """Get `count` of the examples wrong that both models get right; return how many there were."""
@@ -71,11 +74,30 @@ class Predictions:
             self.decide(index, np.array([target]))
 
     def write(self) -> Project:
-        """Write the scores, and the group table that follows from them, and return the project."""
+        """Write the scores, and whatever tells of the same decisions, and return the project."""
 
         def change(_: dict[str, Any], arrays: Arrays) -> None:
             arrays["scores"] = self._scores
 
+        def change_runs(_: dict[str, Any], arrays: Arrays) -> None:
+            rows = self._rows(arrays["ids"])
+            changed = self._changed[rows]
+            for name in [name for name in arrays if name.startswith("candidate:")]:
+                arrays[name][changed] = self._scores[rows[changed]]
+
+        def change_attacks(header: dict[str, Any], arrays: Arrays) -> None:
+            rows = self._rows(arrays["ids"])
+            right = self._scores[rows].argmax(axis=1) == self.labels[rows]
+            correct = arrays["candidate_correct"]
+            # Who is wrong on the clean image is not robust on it; a gain makes nobody more robust.
+            correct &= right
+            correct[header["attacks"].index("clean")] = right
+
         self._project.edit("candidate.npz", change)
+        self._project.edit("contract.npz", change_runs)
+        self._project.edit("attacks.npz", change_attacks)
         self._project.tabulate_groups()
         return self._project
+
+    def _rows(self, ids: np.ndarray) -> np.ndarray:
+        return np.array([self._position[name] for name in ids.tolist()])

@@ -122,6 +122,7 @@ def _survivors(runners: list[_Runner], mutants: list[Mutant]) -> tuple[list[str]
     return survivors, strange
 
 
+@pytest.mark.timeout(1800)
 def test_every_comparison_of_the_judge_is_tested(tmp_path: Path):
     mutants = mutants_of(ROOT / "checks")
     names = [mutant.name for mutant in mutants]

@@ -27,6 +27,7 @@ from checks.decision import Outcome
 from checks.errors import PolicyError
 from checks.evidence import Evidence, Subject, read_evidence
 from checks.finding import Finding, Verdict
+from pipeline.data.dataset import data_digest
 from pipeline.files import write_json
 from pipeline.gate import judge_slot
 from pipeline.layout import Layout
@@ -198,6 +199,31 @@ class Project:
         header, arrays = read_arrays(self.table(name))
         change(header, arrays)
         write_table(self.table(name), header, arrays)
+
+    def keep_slices(self) -> None:
+        """Write the slices of `examples.npz` into the data as well, as if the source had given them so."""
+        import pandas as pd
+
+        header, examples = read_arrays(self.table("examples.npz"))
+        folder = self.layout.data
+        if folder.is_symlink():
+            shared = folder.resolve()
+            folder.unlink()
+            shutil.copytree(shared, folder)
+        manifest = pd.read_parquet(folder / "manifest.parquet").set_index("id")
+        facts = json.loads((folder / "data.json").read_text())
+        for name in facts["slices"]:
+            if name in header["levels"]:
+                manifest.loc[examples["ids"].tolist(), name] = examples[f"slice:{name}"].tolist()
+            else:
+                manifest = manifest.drop(columns=name)
+        manifest.reset_index().to_parquet(folder / "manifest.parquet", index=False)
+        write_json(folder / "data.json", facts | {"slices": sorted(header["levels"])})
+        digest = data_digest(folder)
+        for name in ("examples", "baseline", "candidate", "contract", "attacks"):
+            self.edit(f"{name}.npz", lambda header, _: header.update(data_sha256=digest))
+        groups = self.table("groups.json")
+        write_json(groups, json.loads(groups.read_text()) | {"data_sha256": digest})
 
     def tabulate_groups(self) -> None:
         """Write the group table anew, after scores or slices were changed."""
