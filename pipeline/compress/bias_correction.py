@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bias correction: quantization shifts the mean of a layer's output, and a bias can shift it back.
 
-Nagel et al. 2019 (https://arxiv.org/abs/1906.04721, section 4.2, with calibration images) and Finkelstein et al.
-2019, Fighting Quantization Bias With Bias (https://arxiv.org/abs/1906.03193).
+Nagel et al. 2019 (https://arxiv.org/abs/1906.04721, section 4.2, with calibration images) and Finkelstein et
+al. 2019, Fighting Quantization Bias With Bias (https://arxiv.org/abs/1906.03193).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 """Ranges of activations over calibration images, from streamed histograms; activations are never stored.
 
 ONNX Runtime's own entropy calibrator makes 128 bins and as many levels, so that it returns the min-max range
-whatever the data; with more bins it weighs 128 levels against a code that has 256, and clips away classes. Here a
-histogram has eight bins for each of the 256 levels of uint8, and every candidate range is judged with 256 levels.
+whatever the data; with more bins it weighs 128 levels against a code that has 256, and clips away classes.
+Here a histogram has eight bins for each of the 256 levels of uint8, and every candidate range is judged with
+256 levels.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Range = tuple[float, float]
 """Lowest and highest value that are told apart; zero lies within."""
 
 LEAST_EXAMPLES = 32
-"""Of n images, each of the next lies outside the range of what was seen with probability 2 / (n + 1): 6 % at 32."""
+"""The next image leaves the range of n images with probability at most 2 / (n + 1): 6 % at 32."""
 
 _LEVELS = 256
 _BINS = 8 * _LEVELS
@@ -153,8 +154,8 @@ def observe(graph: Graph, images: Images) -> dict[str, Histogram]:
         for name, value in values.items():
             low, high = limits[name]
             flat = value.ravel().astype(np.float64)
-            width = max(high - low, np.finfo(np.float32).tiny) / _BINS
-            bins = np.minimum(((flat - low) / width).astype(np.int64), _BINS - 1)
+            width = ((high - low) or 1.0) / _BINS
+            bins = np.clip(((flat - low) / width).astype(np.int64), 0, _BINS - 1)
             counts[name] += np.bincount(bins, minlength=_BINS)
             sums[name] += np.bincount(bins, weights=flat, minlength=_BINS)
     found = {}
@@ -177,9 +178,7 @@ def _ranges(histogram: Histogram) -> npt.NDArray[np.float64]:
     return np.stack([low.ravel(), high.ravel()], axis=1)
 
 
-def _squared_errors(
-    histogram: Histogram, ranges: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _squared_errors(histogram: Histogram, ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the summed squared error `(R,)` of uint8 codes over each range."""
     full = histogram.counts > 0
     counts, centers = histogram.counts[full], histogram.centers[full].astype(np.float32)
@@ -192,13 +191,15 @@ def _squared_errors(
     codes *= scale
     codes -= centers
     codes *= codes
-    return codes.astype(np.float64) @ counts
+    errors: npt.NDArray[np.float64] = codes.astype(np.float64) @ counts
+    return errors
 
 
 def mse_range(histogram: Histogram) -> Range:
     """Return the range whose uint8 codes have the least mean squared error, clipping included.
 
-    Both ends are searched together, at steps of 1/128 of a one-sided range, 1/48 of each end of a two-sided one.
+    Both ends are searched together, at steps of 1/128 of a one-sided range, or 1/48 of each end of a
+    two-sided one.
     """
     if histogram.high == histogram.low:
         return histogram.low, histogram.high
@@ -221,22 +222,19 @@ def percentile_range(histogram: Histogram, percentile: float) -> Range:
 def _without_zeros(histogram: Histogram) -> Histogram:
     """Give the bin of zero as many values as its fullest neighbour.
 
-    Every range codes zero exactly, while after a Relu half the values are zero: as part of a distribution that
-    is to be matched they would outweigh everything else.
+    Every range codes zero exactly, while after a Relu half the values are zero: as part of a distribution
+    that is to be matched they would outweigh everything else.
     """
     counts = histogram.counts.copy()
     width = (histogram.high - histogram.low) / len(counts)
     zero = min(int(-histogram.low / width), len(counts) - 1)
-    counts[zero] = min(counts[zero], counts[max(0, zero - 1) : zero + 2][[0, -1]].max())
-    if zero == 0:
-        counts[0] = min(histogram.counts[0], counts[1])
-    if zero == len(counts) - 1:
-        counts[-1] = min(histogram.counts[-1], counts[-2])
+    beside = [index for index in (zero - 1, zero + 1) if 0 <= index < len(counts)]
+    counts[zero] = min(counts[zero], counts[beside].max())
     return Histogram(histogram.low, histogram.high, counts, histogram.centers)
 
 
 def _divergence(histogram: Histogram, low: float, high: float) -> float:
-    """Return the Kullback-Leibler divergence from the values to their uint8 codes over `[low, high]`, in nats.
+    """Return the Kullback-Leibler divergence from values to their uint8 codes over `[low, high]`, in nats.
 
     What lies outside counts as the nearest code. Within a code the mass is spread evenly over its bins that
     hold any value.

@@ -27,7 +27,7 @@ __all__ = ["quantize_dynamic_int8"]
 _PRODUCTS = ("MatMul", "Gemm")
 
 
-def _quantize(path: Path, names: list[str]) -> onnx.ModelProto:
+def _quantize(path: Path) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     made = path.with_name("dynamic.onnx")
@@ -40,7 +40,6 @@ def _quantize(path: Path, names: list[str]) -> onnx.ModelProto:
                 str(path),
                 str(made),
                 op_types_to_quantize=list(_PRODUCTS),
-                nodes_to_quantize=names,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 extra_options={"MatMulConstBOnly": True},
@@ -84,7 +83,7 @@ def quantize_dynamic_int8(source: Path, destination: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
         graph.save(path)
-        made = Graph(clean_model(_quantize(path, names)))
+        made = Graph(clean_model(_quantize(path)))
         stored = store_weights_int8(made, ("Conv", "ConvTranspose"))
         save_onnx(compact_model(made.model), path)
         found = expect_integers(path, float_convolutions=convolutions, float_products=free)

@@ -44,7 +44,8 @@ def _by_input(weight: npt.NDArray[np.float64], groups: int) -> npt.NDArray[np.fl
     """Return the largest |weight| of each input channel; weight `(O, I / groups, ...)`, result `(I,)`."""
     outputs, inputs = weight.shape[:2]
     largest = np.abs(weight).reshape(groups, outputs // groups, inputs, -1).max(axis=(1, 3))
-    return largest.reshape(groups * inputs)
+    found: npt.NDArray[np.float64] = largest.reshape(groups * inputs)
+    return found
 
 
 def _scale_inputs(weight: npt.NDArray[np.float64], factor: npt.NDArray[np.float64], groups: int) -> None:

@@ -79,6 +79,7 @@ def convert_float16(source: Path, destination: Path, images: npt.NDArray[np.floa
             f"expected the file to convert, got {type(error).__name__}: {error}", where="quantize"
         ) from error
     made = Graph(model)
+    made.sort()
     output = next(iter(made.output_names))
     if not all(np.isfinite(values[output]).all() for values in run_on(made, [output], images)):
         raise CompressionError("expected finite scores in float16, got NaN or infinity", where="quantize")

@@ -105,7 +105,9 @@ class Graph:
     def fresh_name(self, stem: str) -> str:
         """Return a name that no value of the graph has."""
         taken = {*self._constants, *(name for node in self.nodes for name in [*node.input, *node.output])}
-        return next(name for name in (f"{stem}.{index}" for index in range(len(taken) + 1)) if name not in taken)
+        return next(
+            name for name in (f"{stem}.{index}" for index in range(len(taken) + 1)) if name not in taken
+        )
 
     def producers(self) -> dict[str, onnx.NodeProto]:
         """Return the node that makes each value."""
@@ -137,6 +139,25 @@ class Graph:
         read = {name for node in self.nodes for name in node.input} | self.output_names
         for name in [name for name in self._constants if name not in read]:
             self.model.graph.initializer.remove(self._constants.pop(name))
+
+    def sort(self) -> None:
+        """Put every node behind those it reads from; nodes that may stay where they are do."""
+        known = {*self._constants, *(entry.name for entry in self.model.graph.input), ""}
+        waiting, ordered = list(self.nodes), []
+        while waiting:
+            late = []
+            for node in waiting:
+                if all(name in known for name in node.input):
+                    known.update(node.output)
+                    ordered.append(node)
+                else:
+                    late.append(node)
+            if len(late) == len(waiting):
+                raise CompressionError("expected a graph without cycles", where="quantize")
+            waiting = late
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del self.nodes[:]
+        self.nodes.extend(copies)
 
     def save(self, path: Path) -> None:
         """Write the graph for a session; not checked, not what ships."""

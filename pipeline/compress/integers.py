@@ -64,8 +64,9 @@ def count_integer_layers(path: Path) -> IntegerLayers:
                 f"expected ONNX Runtime to load the int8 file, got {error}", where="quantize"
             ) from error
         counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    convolutions, products = (sum(counts[kind] for kind in kinds) for kinds in
-        (_INTEGER_CONVOLUTIONS, _INTEGER_PRODUCTS))
+    convolutions, products = (
+        sum(counts[kind] for kind in kinds) for kinds in (_INTEGER_CONVOLUTIONS, _INTEGER_PRODUCTS)
+    )
     return IntegerLayers(
         convolutions + sum(counts[kind] for kind in _FLOAT_CONVOLUTIONS),
         convolutions,

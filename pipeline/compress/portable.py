@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights that give the same answer on every processor.
 
-Without VNNI, x86 multiplies uint8 by int8 with `vpmaddubsw`, which adds two neighbouring products in 16 bits and
-saturates: up to 255 * (127 + 127) = 64770 becomes 32767. Which weights are neighbours depends on how a library
-packs them, so here any two weights of a channel may be.
+Without VNNI, x86 multiplies uint8 by int8 with `vpmaddubsw`, which adds two neighbouring products in 16 bits
+and saturates: up to 255 * (127 + 127) = 64770 becomes 32767. Which weights are neighbours depends on how a
+library packs them, so here any two weights of a channel may be.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _LARGEST_PAIR = 128
 def saturating_channels(codes: npt.NDArray[np.int8], axis: int) -> npt.NDArray[np.bool_]:
     """Return which output channels could saturate: any two weights, times 255, leave 16 bits.
 
-    Activations are never negative, so a sum of two products is largest for the two largest weights of one sign.
+    Codes of activations are never negative, so a sum of two products is largest for the two largest weights
+    of one sign.
 
     Args:
         codes: int8 weights.

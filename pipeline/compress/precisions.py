@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from checks.evidence import Output
-from pipeline.compress.configs import QuantizeRecipe
 from pipeline.compress.dynamic_int8 import quantize_dynamic_int8
 from pipeline.compress.fp16 import convert_float16
 from pipeline.compress.speed import refuse_slower
@@ -30,14 +29,14 @@ class Job:
     Attributes:
         source: The float32 file; never changed.
         destination: Where the result goes.
-        config: Method and options.
+        config: Method and options, one of `pipeline.compress.configs.QuantizeRecipe`.
         images: `(N, C, H, W)` float32, raw pixels of the calibration split.
         output: What the file answers.
     """
 
     source: Path
     destination: Path
-    config: QuantizeRecipe
+    config: Any
     images: npt.NDArray[np.float32]
     output: Output
 
@@ -51,9 +50,7 @@ def _copy(job: Job) -> dict[str, Any]:
 
 
 def _static(job: Job) -> dict[str, Any]:
-    return quantize_static_int8(  # type: ignore[arg-type]
-        job.source, job.destination, job.images, job.config, output=job.output
-    )
+    return quantize_static_int8(job.source, job.destination, job.images, job.config, output=job.output)
 
 
 METHODS: Mapping[str, Method] = {

@@ -84,7 +84,7 @@ def to_qdq(
             warnings.simplefilter("ignore")
             quantizer = QDQQuantizer(
                 model,
-                True,  # noqa: FBT003 - per channel
+                True,
                 False,
                 QuantType.QInt8,
                 QuantType.QUInt8,
@@ -95,7 +95,6 @@ def to_qdq(
                 {},
             )
             quantizer.quantize_model()
-            quantizer.model.topological_sort()
             made = quantizer.model.model
     except Exception as error:
         raise CompressionError(
@@ -106,6 +105,7 @@ def to_qdq(
     finally:
         logging.disable(previous)
     quantized = Graph(made)
+    quantized.sort()
     _free_scores(quantized)
     _hold_float(quantized, keep_float)
     return quantized
@@ -132,7 +132,7 @@ def _free_scores(graph: Graph) -> None:
 
 
 def _hold_float(graph: Graph, names: Collection[str]) -> None:
-    """Keep ONNX Runtime from quantizing what was kept float, which it does between DequantizeLinear and Quantize.
+    """Keep ONNX Runtime from quantizing what was kept float, which it does to layers between codes.
 
     A Clip to what the codes can express changes nothing, and breaks that pattern.
     """
@@ -142,13 +142,11 @@ def _hold_float(graph: Graph, names: Collection[str]) -> None:
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue
         scale, zero = (graph.constant(name).astype(np.float64) for name in dequantize.input[1:3])
-        limits = [
-            graph.fresh_name(f"{node.name}.{end}") for end in ("low", "high")
-        ]
+        limits = [graph.fresh_name(f"{node.name}.{end}") for end in ("low", "high")]
         for name, code in zip(limits, (0, 255), strict=True):
             # One step beyond the codes, so that no value lies on the edge.
             value = (code - zero + (1 if code else -1)) * scale
-            graph.set_constant(name, np.float32(value).reshape(()))
+            graph.set_constant(name, np.array(value, dtype=np.float32).reshape(()))
         held = graph.fresh_name(node.input[0])
         clip = onnx.helper.make_node("Clip", [node.input[0], *limits], [held], f"{node.name}.hold")
         node.input[0] = held
@@ -172,9 +170,8 @@ def quantized_layers(graph: Graph) -> list[QuantizedLayer]:
             continue
         known_bias = bias if bias is not None and graph.is_constant(bias.input[0]) else None
         rank = graph.constant(weight.input[0]).ndim
-        axis = attribute_of(weight, "axis", 1) if graph.constant(weight.input[1]).size > 1 else Layer(
-            node, None, rank
-        ).axis
+        per_channel = graph.constant(weight.input[1]).size > 1
+        axis = attribute_of(weight, "axis", 1) if per_channel else Layer(node, None, rank).axis
         layers.append(
             QuantizedLayer(
                 node,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a candidate is slower than the float file it was made from, on this machine.
 
-Pairs of fresh sessions, one thread, calls of both files interleaved, so that whatever slows the host slows both
-(duet benchmarking, Bulej et al. 2020, https://arxiv.org/abs/2001.05811). A verdict needs every pair of sessions:
-where memory happens to lie shifts a whole session (Kalibera and Jones 2013,
+Pairs of fresh sessions, one thread, calls of both files interleaved, so that whatever slows the host slows
+both (duet benchmarking, Bulej et al. 2020, https://arxiv.org/abs/2001.05811). A verdict needs every pair of
+sessions: where memory happens to lie shifts a whole session (Kalibera and Jones 2013,
 https://doi.org/10.1145/2491894.2464160).
 """
 
@@ -136,8 +136,8 @@ def refuse_slower(
         found = compare_speed(baseline, candidate, images, batch_size=batch_size)
         if found.is_slower:
             raise CompressionError(
-                f"expected a file no slower than the float one, got {median(found.ratios):.2f} times its time "
-                f"at {found.batch_size} images a call",
+                f"expected a file no slower than the float one, got {median(found.ratios):.2f} times "
+                f"its time at {found.batch_size} images a call",
                 where="quantize",
                 hint="use method static, or weights for size alone, or fp32 for this variant",
             )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights stored as int8 with one scale a channel, arithmetic in floats: a quarter of the bytes, float's speed.
+"""Weights stored as int8 with one scale a channel, arithmetic in floats: a quarter of the bytes.
 
-Weights are expanded by Cast and Mul rather than by DequantizeLinear: ONNX Runtime computes the former once, when
-it loads the file, but the latter in every call, in front of convolutions it then cannot lay out well.
+Weights are expanded by Cast and Mul rather than by DequantizeLinear: ONNX Runtime computes the former once,
+when it loads the file, but the latter in every call, in front of convolutions it then cannot lay out well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from pipeline.models.onnx_file import compact_model, save_onnx
 __all__ = ["quantize_weights_int8", "store_weights_int8"]
 
 
-def _quantize(weight: npt.NDArray[np.float64], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def _quantize(
+    weight: npt.NDArray[np.float64], axis: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Return codes in [-127, 127], and scales shaped to be multiplied with them."""
     others = tuple(index for index in range(weight.ndim) if index != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)
@@ -31,7 +33,7 @@ def _quantize(weight: npt.NDArray[np.float64], axis: int) -> tuple[npt.NDArray[n
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 
-def _channel_axis(graph: Graph, layer: Layer) -> int:
+def _channel_axis(layer: Layer) -> int:
     """Axis of scales; a transposed convolution with groups repeats its outputs, so inputs are scaled."""
     return 0 if layer.node.op_type == "ConvTranspose" and layer.groups > 1 else layer.axis
 
@@ -58,8 +60,10 @@ def store_weights_int8(graph: Graph, kinds: Collection[str] = LAYERS) -> int:
                 raise CompressionError(
                     "expected finite weights, got NaN or infinity", where=f"quantize, layer {layer.weight}"
                 )
-            codes, scale = _quantize(weight, _channel_axis(graph, layer))
-            names = [graph.fresh_name(f"{layer.weight}.{part}") for part in ("codes", "scale", "cast", "float")]
+            codes, scale = _quantize(weight, _channel_axis(layer))
+            names = [
+                graph.fresh_name(f"{layer.weight}.{part}") for part in ("codes", "scale", "cast", "float")
+            ]
             graph.set_constant(names[0], codes)
             graph.set_constant(names[1], scale)
             kind = onnx.TensorProto.FLOAT

@@ -83,9 +83,9 @@ def _short_name(index: int) -> str:
 def compact_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with the same computation in fewer bytes.
 
-    Values get short names (input and output keep theirs), nodes none; tensors are stored as raw bytes; equal
-    scales and zero points are stored once, unread initializers not at all. A model with graphs within nodes is
-    returned as it is: names there may refer to values outside.
+    Values get short names (input and output keep theirs), nodes none; tensors are stored as raw bytes;
+    equal scales and zero points are stored once, unread initializers not at all. A model with graphs within
+    nodes is returned as it is: names there may refer to values outside.
     """
     compact = onnx.ModelProto()
     compact.CopyFrom(model)

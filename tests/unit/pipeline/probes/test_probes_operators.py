@@ -195,6 +195,31 @@ GRAPHS = {
             "bs": np.array([0.01, 0.02, 0.03, 1e-7], np.float32),
         },
     ),
+    "Products of codes found at run time": (
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("DynamicQuantizeLinear", ["flat"], ["codes", "scale", "zero"]),
+            helper.make_node("MatMulInteger", ["codes", "w", "zero", "z"], ["product"]),
+            helper.make_node("Cast", ["product"], ["float"], to=TENSOR.FLOAT),
+            helper.make_node("Mul", ["float", "scale"], ["scores"]),
+        ],
+        {
+            "w": np.random.default_rng(2).integers(-128, 128, (84, 5)).astype(np.int8),
+            "z": np.array([0, 3, -5, 0, 1], np.int8),
+        },
+    ),
+    "Products of codes, without zero points": (
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("QuantizeLinear", ["flat", "s"], ["codes"]),
+            helper.make_node("MatMulInteger", ["codes", "w"], ["product"]),
+            helper.make_node("Cast", ["product"], ["scores"], to=TENSOR.FLOAT),
+        ],
+        {
+            "w": np.random.default_rng(2).integers(-128, 128, (84, 5)).astype(np.int8),
+            "s": np.float32(0.01),
+        },
+    ),
     "Codes and back, one scale a channel": (
         [
             helper.make_node("QuantizeLinear", ["image", "s", "z"], ["codes"], axis=1),
