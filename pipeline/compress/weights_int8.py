@@ -20,13 +20,29 @@ from pipeline.compress.folding import fold_batch_norms
 from pipeline.compress.graphs import LAYERS, Graph, Layer, read_graph
 from pipeline.models.onnx_file import compact_model, save_onnx
 
-__all__ = ["quantize_weights_int8", "store_weights_int8"]
+__all__ = ["quantize_weight", "quantize_weights_int8", "store_weights_int8"]
 
 
-def _quantize(
-    weight: npt.NDArray[np.float64], axis: int
+def quantize_weight(
+    weight: npt.NDArray[np.float64], axis: int, *, where: str
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return codes in [-127, 127], and scales shaped to be multiplied with them."""
+    """Quantize weights symmetrically.
+
+    Args:
+        weight: The weights.
+        axis: Along which each has a scale of its own.
+        where: Name of the layer, for messages.
+
+    Returns:
+        Codes in [-127, 127], and scales shaped to be multiplied with them.
+
+    Raises:
+        CompressionError: if a weight is NaN or infinite.
+    """
+    if not np.isfinite(weight).all():
+        raise CompressionError(
+            "expected finite weights, got NaN or infinity", where=f"quantize, layer {where}"
+        )
     others = tuple(index for index in range(weight.ndim) if index != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
@@ -56,11 +72,7 @@ def store_weights_int8(graph: Graph, kinds: Collection[str] = LAYERS) -> int:
     for layer in list(graph.layers(tuple(kinds))):
         if layer.weight not in expanded:
             weight = graph.constant(layer.weight).astype(np.float64)
-            if not np.isfinite(weight).all():
-                raise CompressionError(
-                    "expected finite weights, got NaN or infinity", where=f"quantize, layer {layer.weight}"
-                )
-            codes, scale = _quantize(weight, _channel_axis(layer))
+            codes, scale = quantize_weight(weight, _channel_axis(layer), where=layer.weight)
             names = [
                 graph.fresh_name(f"{layer.weight}.{part}") for part in ("codes", "scale", "cast", "float")
             ]

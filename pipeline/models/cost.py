@@ -77,12 +77,13 @@ def _quantizer_inputs(graph: onnx.GraphProto) -> set[str]:
     """Names of scales and zero points: they are no parameters; they are few, and bytes count them."""
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    products = {node.output[0] for node in graph.node if node.op_type in ("MatMulInteger", "ConvInteger")}
     # Codes become floats by Cast and Mul where DequantizeLinear would be computed anew in every call.
     scaled = {
         node.output[0]
         for node in graph.node
-        if node.op_type == "Cast" and kinds.get(node.input[0]) in integers
-    } | {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
+        if node.op_type == "Cast" and (node.input[0] in products or kinds.get(node.input[0]) in integers)
+    }
     found = set()
     for node in graph.node:
         if node.op_type in _CODE_INPUTS:

@@ -25,8 +25,7 @@ from pipeline.probes.windows import average_pool, convolve, max_pool
 
 __all__ = ["OPERATORS"]
 
-Operator = Callable[[Call], Tensor | tuple[Tensor, ...]]
-"""Returns the value, or one for each output in order."""
+Operator = Callable[[Call], Tensor]
 
 
 def _unary(name: str) -> Operator:
@@ -97,25 +96,15 @@ def _dequantize(call: Call) -> Tensor:
     return value * _scale_shape(scale, value, axis)
 
 
-def _dynamic_quantize(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    """Return codes, scale and zero point; the range counts as constant, rounding as the identity."""
-    value = call.tensor(0)
-    low, high = value.detach().amin().clamp(max=0), value.detach().amax().clamp(min=0)
-    scale = (high - low) / 255
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    zero = (-low / scale).round().clamp(0, 255)
-    scaled = value / scale
-    codes = scaled.round().detach() + (scaled - scaled.detach()) + zero
-    return codes.clamp(0, 255), scale, zero.to(torch.uint8)
-
-
 def _integer_product(call: Call) -> Tensor:
     """Multiply codes less their zero points, in floats: exact below 2^24, and with a gradient."""
     left, right = call.tensor(0), call.tensor(1).to(torch.float32)
     left_zero, right_zero = call.optional(2), call.optional(3)
+    if left_zero is not None and left_zero.numel() > 1:
+        raise ProbeError(f"expected one zero point of the left matrix of {call.op}, got {left_zero.numel()}")
     left = left.to(torch.float32)
     if left_zero is not None:
-        left = left - left_zero.to(torch.float32).reshape(-1, *[1] * (left_zero.ndim and 1))
+        left = left - left_zero.to(torch.float32)
     if right_zero is not None:
         right = right - right_zero.to(torch.float32)
     return left @ right
@@ -275,7 +264,6 @@ OPERATORS: Mapping[str, Operator] = {
     "DequantizeLinear": _dequantize,
     "Div": _divide,
     "Dropout": _identity,
-    "DynamicQuantizeLinear": _dynamic_quantize,
     "Elu": lambda call: functional.elu(call.tensor(0), call.get("alpha", 1.0)),
     "Erf": _unary("erf"),
     "Exp": _unary("exp"),

@@ -31,8 +31,6 @@ __all__ = ["Twin", "build_twin"]
 OLDEST_OPSET = 13
 """Softmax and others meant something else before."""
 
-_SEVERAL_OUTPUTS = ("DynamicQuantizeLinear",)
-
 
 @dataclass(frozen=True)
 class _Node:
@@ -40,7 +38,7 @@ class _Node:
 
     op: str
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    output: str
     attributes: dict[str, Any]
 
 
@@ -79,24 +77,21 @@ def _node(node: onnx.NodeProto, path: Path) -> _Node:
             where=f"{path} node {node.name or node.output[0]}",
             hint="use operations listed in pipeline/probes/operators.py, or add this one there",
         )
-    if any(node.output[1:]) and node.op_type not in _SEVERAL_OUTPUTS:
+    if any(node.output[1:]):
         raise ProbeError(f"expected one output of {node.op_type}, got {list(node.output)}", where=str(path))
-    return _Node(node.op_type, tuple(node.input), tuple(node.output), _attributes(node))
+    return _Node(node.op_type, tuple(node.input), node.output[0], _attributes(node))
 
 
-def _compute(node: _Node, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the outputs of a node by name."""
+def _compute(node: _Node, values: dict[str, Tensor]) -> Tensor:
     inputs = tuple(values[name] if name else None for name in node.inputs)
     try:
-        result = OPERATORS[node.op](Call(node.op, inputs, node.attributes))
+        return OPERATORS[node.op](Call(node.op, inputs, node.attributes))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shapes = [None if value is None else tuple(value.shape) for value in inputs]
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ProbeError(
-            f"expected {node.op} to compute {node.outputs[0]!r} from {shapes}, got {first}"
+            f"expected {node.op} to compute {node.output!r} from {shapes}, got {first}"
         ) from error
-    made = result if isinstance(result, tuple) else (result,)
-    return dict(zip(node.outputs, made, strict=False))
 
 
 class Twin(nn.Module):
@@ -111,7 +106,7 @@ class Twin(nn.Module):
         with torch.no_grad():
             for node in nodes:
                 if all(name in known for name in node.inputs if name):
-                    known |= _compute(node, known)
+                    known[node.output] = _compute(node, known)
                 else:
                     self._nodes.append(node)
         read = {scores, *(name for node in self._nodes for name in node.inputs)}
@@ -125,7 +120,7 @@ class Twin(nn.Module):
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         values[self._image] = images
         for node in self._nodes:
-            values |= _compute(node, values)
+            values[node.output] = _compute(node, values)
         return values[self._scores]
 
 
@@ -162,7 +157,7 @@ def build_twin(path: Path) -> Twin:
             constants[node.output[0]] = _constant(node, path)
         else:
             nodes.append(_node(node, path))
-    known = {*constants, inputs[0], *(name for node in nodes for name in node.outputs)}
+    known = {*constants, inputs[0], *(node.output for node in nodes)}
     read = {graph.output[0].name, *(name for node in nodes for name in node.inputs if name)}
     missing = sorted(read - known)
     if missing:

@@ -36,6 +36,14 @@ def test_answers_agree(files):
     assert np.abs(want - came).max() < 0.05 * np.abs(want).max()
 
 
+def test_an_answer_does_not_depend_on_the_images_beside_it(files):
+    images = images_of(16)
+    images[0] *= 100
+    together = answers(files[1], images)
+    alone = np.concatenate([answers(files[1], images[index : index + 1]) for index in range(16)])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_cost_counts_the_same_layers(files):
     one, two = (measure_cost(path) for path in files[:2])
     assert (one.macs, one.parameters) == (two.macs, two.parameters)
@@ -53,6 +61,28 @@ def test_a_twin_computes_the_same_with_a_gradient(files):
     build_twin(files[0])(smooth)[:, 1].sum().backward()
     cosine = torch.nn.functional.cosine_similarity(pixels.grad.flatten(), smooth.grad.flatten(), dim=0)
     assert cosine > 0.98
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_a_product_computes_what_numpy_computes(tmp_path, opset):
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(CLASSES, 64)), "b": rng.normal(size=CLASSES)}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    weights["w"][1] = 0
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["x"]),
+        helper.make_node("Gemm", ["x", "w", "b"], ["scores"], transB=1, alpha=0.5, beta=2.0),
+    ]
+    source = write_net(tmp_path / "a.onnx", nodes, weights, opset=opset)
+    quantize_dynamic_int8(source, tmp_path / "b.onnx")
+    images = images_of(32)
+    images[5] = 0
+    rows = images.reshape(32, 64)
+    step = np.maximum(np.abs(rows).max(axis=1, keepdims=True) / 127, 1e-20)
+    largest = np.abs(weights["w"]).max(axis=1) / 127
+    codes = np.rint(weights["w"] / np.where(largest > 0, largest, 1)[:, None])
+    want = 0.5 * step * (np.rint(rows / step) @ codes.T) * largest + 2 * weights["b"]
+    np.testing.assert_allclose(answers(tmp_path / "b.onnx", images), want, rtol=1e-3, atol=1e-3)
 
 
 def test_products_of_matmul_are_found_too(tmp_path):

@@ -9,6 +9,7 @@ from checks.errors import CompressionError
 from pipeline.compress.calibration import find_ranges
 from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
+from pipeline.compress.integers import expect_integers
 from pipeline.compress.qdq import to_qdq
 from pipeline.compress.sensitivity import divergence, rank_layers
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
@@ -70,3 +71,13 @@ def test_keeping_all_layers_float_is_refused(spoiled, tmp_path):
     with pytest.raises(CompressionError, match="keep_float below the number of layers 4, got 4"):
         quantize_static_int8(path, tmp_path / "x.onnx", images, StaticInt8(keep_float=4))
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_what_should_stay_float_and_does_not_is_refused(spoiled, tmp_path):
+    path, images = spoiled
+    quantize_static_int8(path, tmp_path / "int8.onnx", images, StaticInt8())
+    expect_integers(tmp_path / "int8.onnx")
+    with pytest.raises(CompressionError, match="1 convolutions to stay float, got 0"):
+        expect_integers(tmp_path / "int8.onnx", float_convolutions=1)
+    with pytest.raises(CompressionError, match="every convolution to run in integers, got 0 of 3"):
+        expect_integers(path)
