@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Float16: weights and arithmetic in half the bits; image and scores stay float32.
 
-ONNX Runtime's CPU provider has no float16 convolutions on most processors and casts around every one: this
+ONNX Runtime's CPU provider has no float16 convolutions on most processors and computes them in float32: this
 halves the file, and speeds up only where the hardware computes in float16.
 """
 
