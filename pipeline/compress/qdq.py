@@ -117,8 +117,10 @@ def _free_scores(graph: Graph) -> None:
     A convolution cannot return floats and still run in integers, so scores straight from one stay rounded.
     """
     producers, readers = graph.producers(), graph.readers()
-    output = next(iter(graph.output_names))
-    dequantize = producers.get(output)
+    scores = next(iter(graph.output_names))
+    if scores in producers and producers[scores].op_type in _STAY_FLOAT:
+        scores = producers[scores].input[0]
+    dequantize = producers.get(scores)
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return
     quantize = producers.get(dequantize.input[0])
@@ -128,7 +130,7 @@ def _free_scores(graph: Graph) -> None:
     if last is None or last.op_type not in ("Gemm", "MatMul") or len(readers[quantize.input[0]]) > 1:
         return
     graph.remove([quantize, dequantize])
-    last.output[0] = output
+    last.output[0] = scores
 
 
 def _hold_float(graph: Graph, names: Collection[str]) -> None:

@@ -106,6 +106,10 @@ def test_probabilities_still_sum_to_one(tmp_path):
     quantize_static_int8(source, path, images, StaticInt8(), output="probabilities")
     np.testing.assert_allclose(answers(path, images).sum(axis=1), 1, atol=1e-5)
     assert integer_share(path) == (3, 3)
+    # Logits are not rounded to 256 steps either.
+    model = onnx.load(path)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    assert producers[producers["scores"].input[0]].op_type == "Gemm"
 
 
 def test_norms_of_foreign_files_are_folded_before(tmp_path):
