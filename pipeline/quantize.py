@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import shutil
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,18 +12,29 @@ from pipeline.files import output_dir, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
 
+if TYPE_CHECKING:
+    from pipeline.data.dataset import Dataset
+
 __all__ = ["run"]
+
+_EXAMPLES = 512
+"""Of the calibration split, for methods that have no option for it."""
+
+
+def _calibration_images(dataset: Dataset, config: Any, seed: int) -> np.ndarray:
+    images = dataset.split("calibration").images
+    order = np.random.default_rng([seed, 0xCA11B]).permutation(len(images))
+    return images[np.sort(order[: getattr(config, "max_examples", _EXAMPLES)])]
 
 
 def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None:
     """Write the candidate's `model.onnx` and `model.json`.
 
     Raises:
-        CompressionError: if the file cannot be quantized, or would not run in integers.
+        CompressionError: if the file cannot be quantized, would not run in integers, or is slower than float.
         ModelError: if the variant's files are unusable.
     """
-    from pipeline.compress.configs import Float32, StaticInt8
-    from pipeline.compress.static_int8 import quantize_static_int8
+    from pipeline.compress.precisions import METHODS, Job, quantize_file
     from pipeline.data.dataset import read_dataset
     from pipeline.models.record import read_record
     from pipeline.models.recording import record_model
@@ -31,6 +42,8 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     if precision not in params.quantize.recipes:
         raise ParamsError(f"expected a recipe named {precision!r}", where="params.yaml quantize.recipes")
     config = params.quantize.recipes[precision]
+    if config.method not in METHODS:
+        raise CompressionError(f"expected a known method, got {config.method}", where="quantize")
     source = layout.shrunk(variant)
     shrunk = read_record(source)
     passes, output = shrunk["passes"], shrunk["output"]
@@ -38,15 +51,9 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     name = f"{variant}-{precision}"
     with output_dir(layout.candidate(name)) as folder:
         path = folder / "model.onnx"
-        if isinstance(config, StaticInt8):
-            images = dataset.split("calibration").images
-            rng = np.random.default_rng([params.seed, 0xCA11B])
-            chosen = np.sort(rng.permutation(len(images))[: config.max_examples])
-            figures = quantize_static_int8(source / "model.onnx", path, images[chosen], config)
-            options = config.model_dump(mode="json") | {"examples": len(chosen), "seed": params.seed}
+        images = _calibration_images(dataset, config, params.seed)
+        figures = quantize_file(Job(source / "model.onnx", path, config, images, output))
+        if config.method != "none":
+            options = config.model_dump(mode="json") | {"examples": len(images), "seed": params.seed}
             passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
-        elif isinstance(config, Float32):
-            shutil.copyfile(source / "model.onnx", path)
-        else:
-            raise CompressionError(f"expected a known method, got {config.method}", where="quantize")
         write_json(folder / "model.json", record_model(path, name, dataset, passes, output=output))

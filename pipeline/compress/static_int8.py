@@ -2,70 +2,33 @@
 """Static int8 quantization of an ONNX file: uint8 activations, int8 weights with one scale a channel.
 
 The result is a QDQ graph. Signed activations would leave most convolutions in float on CPUs, so activations
-are uint8; and a file whose convolutions do not run in integers is refused rather than called int8.
+are uint8; and a file whose layers do not run in integers is refused rather than called int8.
 """
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from checks.errors import CompressionError
+from checks.evidence import Output
+from pipeline.compress.bias_correction import add_missing_biases, correct_biases
+from pipeline.compress.calibration import find_ranges
 from pipeline.compress.configs import StaticInt8
-from pipeline.models.onnx_file import INPUT_NAME, clean_model, save_onnx
+from pipeline.compress.equalization import equalize_layers
+from pipeline.compress.folding import fold_batch_norms
+from pipeline.compress.graphs import Graph, read_graph
+from pipeline.compress.integers import count_integer_layers, expect_integers
+from pipeline.compress.portable import make_portable
+from pipeline.compress.qdq import quantized_layers, to_qdq
+from pipeline.compress.sensitivity import rank_layers
+from pipeline.models.onnx_file import compact_model, save_onnx
 
 __all__ = ["integer_share", "quantize_static_int8"]
-
-_BATCH = 32
-
-
-def _reader(images: npt.NDArray[np.float32]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter([images[start : start + _BATCH] for start in range(0, len(images), _BATCH)])
-
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT_NAME: batch}
-
-    return Reader()
-
-
-def _quantize(source: Path, destination: Path, images: npt.NDArray[np.float32], config: StaticInt8) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantize_static(
-                str(source),
-                str(destination),
-                _reader(images),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                calibrate_method=methods[config.calibration],
-            )
-    finally:
-        logging.disable(previous)
 
 
 def integer_share(path: Path) -> tuple[int, int]:
@@ -74,62 +37,84 @@ def integer_share(path: Path) -> tuple[int, int]:
     Raises:
         CompressionError: if ONNX Runtime cannot load the file.
     """
-    import onnxruntime as ort
+    found = count_integer_layers(path)
+    return found.integer_convolutions, found.convolutions
 
-    with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        # Level "extended" fuses to integer kernels without tying the written graph to one CPU's layout.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        try:
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise CompressionError(
-                f"expected ONNX Runtime to load the int8 file, got {error}", where="quantize"
-            ) from error
-        counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    integer = counts["QLinearConv"] + counts["ConvInteger"]
-    return integer, integer + counts["Conv"] + counts["FusedConv"]
+
+def _declared_float(graph: Graph, kept: list[str]) -> dict[str, int]:
+    """Count what may run in floats: kept layers, and products of two activations."""
+    convolutions = sum(layer.name in kept for layer in graph.layers(("Conv", "ConvTranspose")))
+    weighted = {layer.name for layer in graph.layers(("Gemm", "MatMul"))}
+    free = sum(node.op_type in ("Gemm", "MatMul") and node.name not in weighted for node in graph.nodes)
+    # ONNX Runtime has no integer kernel for transposed convolutions.
+    convolutions += sum(node.op_type == "ConvTranspose" and node.name not in kept for node in graph.nodes)
+    return {"float_convolutions": convolutions, "float_products": free + len(weighted & set(kept))}
 
 
 def quantize_static_int8(
-    source: Path, destination: Path, images: npt.NDArray[np.float32], config: StaticInt8
-) -> dict[str, int]:
+    source: Path,
+    destination: Path,
+    images: npt.NDArray[np.float32],
+    config: StaticInt8,
+    *,
+    output: Output = "logits",
+) -> dict[str, Any]:
     """Quantize the ONNX file `source` and write the int8 file `destination`.
 
     Args:
         source: A float32 file with weights inside.
         destination: Where the int8 file goes; no metadata, same bytes every time.
-        images: `(N, C, H, W)` raw pixels of the calibration split, N >= 1.
-        config: How to calibrate.
+        images: `(N, C, H, W)` raw pixels of the calibration split, N >= 32.
+        config: How to calibrate, and what to do besides.
+        output: What the file answers, `logits` or `probabilities`.
 
     Returns:
-        `convolutions` and how many of them run as `integer_convolutions`.
+        How many `convolutions` and matrix `products` there are and how many of them run in integers; with
+        `keep_float` the ranking of layers and those kept; how many pairs of layers were equalized, norms
+        folded, biases corrected, channels rescaled to be portable, where that was asked for.
 
     Raises:
-        CompressionError: if there is nothing to calibrate on, quantization fails, or convolutions stay float.
+        CompressionError: if there is too little to calibrate on, quantization fails, or layers stay float
+            that were not asked to.
     """
-    if len(images) == 0:
-        raise CompressionError("expected at least one calibration image, got none", where="quantize")
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "int8.onnx"
-        clean_source = Path(folder) / "source.onnx"
-        clean_source.write_bytes(clean_model(onnx.load(source)).SerializeToString(deterministic=True))
-        try:
-            _quantize(clean_source, raw, images, config)
-        except Exception as error:
+    graph = read_graph(source)
+    figures: dict[str, Any] = {}
+    if folded := fold_batch_norms(graph):
+        figures["folded_norms"] = folded
+    if config.equalize:
+        figures["equalized_pairs"] = equalize_layers(graph)
+    if config.correct_bias:
+        add_missing_biases(graph)
+    ranges = find_ranges(graph, images, config)
+    kept: list[str] = []
+    if config.keep_float:
+        ranking = rank_layers(graph, ranges, images, output=output)
+        if len(ranking) <= config.keep_float:
             raise CompressionError(
-                f"expected the file to quantize, got {type(error).__name__}: {error}",
+                f"expected keep_float below the number of layers {len(ranking)}, got {config.keep_float}",
                 where="quantize",
-                hint="use precision fp32 for this variant",
-            ) from error
-        save_onnx(onnx.load(raw), destination)
-    integer, total = integer_share(destination)
-    if integer < total:
+            )
+        kept = [entry.node for entry in ranking[: config.keep_float]]
+        figures["sensitivity"] = [{"layer": entry.layer, "divergence": entry.divergence} for entry in ranking]
+        figures["kept_float"] = [entry.layer for entry in ranking[: config.keep_float]]
+    made = to_qdq(graph, ranges, keep_float=kept)
+    if not quantized_layers(made):
         raise CompressionError(
-            f"expected every convolution to run in integers, got {integer} of {total}",
-            where="quantize",
-            hint="such a file would be slower than float; use precision fp32 for this variant",
+            "expected layers with weights to quantize, got none", where="quantize", hint="use precision fp32"
         )
-    return {"convolutions": total, "integer_convolutions": integer}
+    if config.portable:
+        figures["rescaled_channels"] = make_portable(made, graph)
+    if config.correct_bias:
+        figures["corrected_layers"] = correct_biases(made, graph, images)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        save_onnx(compact_model(made.model), path)
+        found = expect_integers(path, **_declared_float(graph, kept))
+        destination.write_bytes(path.read_bytes())
+    return {
+        "convolutions": found.convolutions,
+        "integer_convolutions": found.integer_convolutions,
+        "products": found.products,
+        "integer_products": found.integer_products,
+        **figures,
+    }

@@ -49,16 +49,49 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
 
 
 def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    if node.op_type in ("Conv", "ConvTranspose"):
-        weight, output = shapes[node.input[1]], shapes[node.output[0]]
+    if node.op_type in ("Conv", "ConvInteger", "ConvTranspose", "QLinearConv"):
+        weight = shapes[node.input[3 if node.op_type == "QLinearConv" else 1]]
+        output = shapes[node.output[0]]
         spatial = shapes[node.input[0]][2:] if node.op_type == "ConvTranspose" else output[2:]
         return prod(weight) * prod(spatial)
-    if node.op_type in ("Gemm", "MatMul"):
+    if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
         left, output = shapes[node.input[0]], shapes[node.output[0]]
         transposed = any(item.name == "transA" and item.i for item in node.attribute)
         inner = left[0] if transposed else left[-1]
         return inner * prod(output)
     return 0
+
+
+_CODE_INPUTS = {
+    "QuantizeLinear": (0,),
+    "DequantizeLinear": (0,),
+    "QLinearConv": (0, 3, 8),
+    "QLinearMatMul": (0, 3),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+}
+"""Which inputs of an operation on codes are data; the rest are scales and zero points."""
+
+
+def _quantizer_inputs(graph: onnx.GraphProto) -> set[str]:
+    """Names of scales and zero points: they are no parameters; they are few, and bytes count them."""
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    products = {node.output[0] for node in graph.node if node.op_type in ("MatMulInteger", "ConvInteger")}
+    # Codes become floats by Cast and Mul where DequantizeLinear would be computed anew in every call.
+    scaled = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "Cast" and (node.input[0] in products or kinds.get(node.input[0]) in integers)
+    }
+    found = set()
+    for node in graph.node:
+        if node.op_type in _CODE_INPUTS:
+            data = _CODE_INPUTS[node.op_type]
+            found |= {name for index, name in enumerate(node.input) if index not in data}
+        elif node.op_type == "Mul" and scaled & set(node.input):
+            found |= {name for name in node.input if name in kinds}
+    return found
 
 
 def measure_cost(path: Path) -> Cost:
@@ -90,13 +123,7 @@ def measure_cost(path: Path) -> Cost:
         raise ModelError(
             f"expected an ONNX model, got {type(error).__name__}: {error}", where=str(path)
         ) from error
-    # Scales and zero points of quantization are not parameters; they are few, and bytes count them.
-    quantizer_inputs = {
-        name
-        for node in graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        for name in node.input[1:]
-    }
+    quantizer_inputs = _quantizer_inputs(graph)
     parameters = sum(
         prod(tensor.dims)
         for tensor in graph.initializer

@@ -96,6 +96,20 @@ def _dequantize(call: Call) -> Tensor:
     return value * _scale_shape(scale, value, axis)
 
 
+def _integer_product(call: Call) -> Tensor:
+    """Multiply codes less their zero points, in floats: exact below 2^24, and with a gradient."""
+    left, right = call.tensor(0), call.tensor(1).to(torch.float32)
+    left_zero, right_zero = call.optional(2), call.optional(3)
+    if left_zero is not None and left_zero.numel() > 1:
+        raise ProbeError(f"expected one zero point of the left matrix of {call.op}, got {left_zero.numel()}")
+    left = left.to(torch.float32)
+    if left_zero is not None:
+        left = left - left_zero.to(torch.float32)
+    if right_zero is not None:
+        right = right - right_zero.to(torch.float32)
+    return left @ right
+
+
 def _over_space(call: Call, reduce: Callable[..., Tensor]) -> Tensor:
     value = call.tensor(0)
     return reduce(value, dim=tuple(range(2, value.ndim)), keepdim=True)
@@ -266,6 +280,7 @@ OPERATORS: Mapping[str, Operator] = {
     "LeakyRelu": lambda call: functional.leaky_relu(call.tensor(0), call.get("alpha", 0.01)),
     "LogSoftmax": lambda call: torch.log_softmax(call.tensor(0), call.get("axis", -1)),
     "MatMul": _binary("matmul"),
+    "MatMulInteger": _integer_product,
     "MaxPool": max_pool,
     "Mul": _binary("mul"),
     "Neg": _unary("neg"),

@@ -1,67 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Static int8: every convolution runs in integers, and the file agrees with the float one."""
+"""Static int8: every layer runs in integers, and the file agrees with the float one."""
 
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import nn
 
 from checks.errors import CompressionError
 from pipeline.compress.configs import StaticInt8
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
-from pipeline.models.export import export_onnx
-from pipeline.probes.session import open_session, predict
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU())
-        self.block = nn.Sequential(
-            nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
-            nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12),
-        )  # fmt: skip
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, x):
-        x = self.stem(x)
-        x = torch.relu(x + self.block(x))
-        return self.head(x.mean((2, 3)))
-
-
-def _randomised(module, seed=0):
-    torch.manual_seed(seed)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for values in (layer.weight.data, layer.bias.data, layer.running_mean):
-                values.copy_(torch.randn_like(values))
-            layer.running_var.copy_(torch.rand_like(layer.running_var) + 0.5)
-    return module.eval()
-
-
-def _batch(n=64):
-    generator = torch.Generator().manual_seed(3)
-    return torch.rand(n, 1, 8, 8, generator=generator) * 16, torch.randint(0, 4, (n,), generator=generator)
+from tests.onnx_nets import answers, images_of, residual_net
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
-    torch.manual_seed(0)
-    export_onnx(_randomised(Residual()), (1, 8, 8), folder / "float.onnx")
-    images = _batch(128)[0].numpy()
+    residual_net(folder / "float.onnx")
+    images = images_of(96)
     figures = quantize_static_int8(folder / "float.onnx", folder / "int8.onnx", images, StaticInt8())
     return folder, images, figures
 
 
+def _quantize(files, tmp_path, **options):
+    path = tmp_path / "made.onnx"
+    figures = quantize_static_int8(files[0] / "float.onnx", path, files[1], StaticInt8(**options))
+    return path, figures
+
+
 def test_int8_runs_in_integers_and_agrees(files):
     folder, images, figures = files
-    assert figures == {"convolutions": 3, "integer_convolutions": 3}
+    assert figures == {
+        "convolutions": 3, "integer_convolutions": 3, "products": 1, "integer_products": 1,
+    }  # fmt: skip
     assert integer_share(folder / "int8.onnx") == (3, 3)
     assert integer_share(folder / "float.onnx") == (0, 3)
-    want = predict(open_session(folder / "float.onnx"), images, 32)
-    came = predict(open_session(folder / "int8.onnx"), images, 32)
+    want, came = (answers(folder / f"{name}.onnx", images) for name in ("float", "int8"))
     assert not np.array_equal(want, came)
     assert np.corrcoef(want.ravel(), came.ravel())[0, 1] > 0.99
 
@@ -84,28 +56,80 @@ def test_int8_weights_are_int8_per_channel_and_activations_uint8(files):
     assert {tensor.data_type for tensor in zero_points} == {onnx.TensorProto.UINT8}
 
 
-def test_int8_repeats_byte_for_byte(files, tmp_path):
+def test_scores_are_not_rounded_to_codes(files):
     folder, images, _ = files
-    quantize_static_int8(folder / "float.onnx", tmp_path / "again.onnx", images, StaticInt8())
-    assert (tmp_path / "again.onnx").read_bytes() == (folder / "int8.onnx").read_bytes()
-    quantize_static_int8(
-        folder / "float.onnx", tmp_path / "other.onnx", images, StaticInt8(calibration="percentile")
-    )
-    assert (tmp_path / "other.onnx").read_bytes() != (folder / "int8.onnx").read_bytes()
+    assert len(np.unique(answers(folder / "int8.onnx", images))) > 256
 
 
-def test_nothing_to_calibrate_on_is_an_error(files, tmp_path):
-    with pytest.raises(CompressionError, match="calibration"):
-        quantize_static_int8(files[0] / "float.onnx", tmp_path / "x", files[1][:0], StaticInt8())
+def test_int8_repeats_byte_for_byte(files, tmp_path):
+    path, _ = _quantize(files, tmp_path)
+    assert path.read_bytes() == (files[0] / "int8.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("calibration", ["entropy", "percentile", "mse"])
+def test_every_calibrator_finds_ranges_of_its_own_that_work(files, tmp_path, calibration):
+    folder, images, _ = files
+    path, _ = _quantize(files, tmp_path, calibration=calibration, percentile=99.0)
+    assert path.read_bytes() != (folder / "int8.onnx").read_bytes()
+    came, want = answers(path, images), answers(folder / "float.onnx", images)
+    assert np.corrcoef(want.ravel(), came.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("count", [0, 31])
+def test_too_little_to_calibrate_on_is_an_error(files, tmp_path, count):
+    with pytest.raises(CompressionError, match=f"32 calibration images, got {count}"):
+        quantize_static_int8(files[0] / "float.onnx", tmp_path / "x", files[1][:count], StaticInt8())
     assert not (tmp_path / "x").exists()
 
 
-def test_a_file_whose_convolutions_stay_float_is_refused(files, tmp_path, monkeypatch):
-    import onnxruntime.quantization as quantization
+def test_activations_that_are_not_finite_are_an_error(files, tmp_path):
+    images = files[1].copy()
+    images[40] = np.inf
+    with pytest.raises(CompressionError, match="finite activations"):
+        quantize_static_int8(files[0] / "float.onnx", tmp_path / "x", images, StaticInt8())
 
-    real = quantization.quantize_static
-    monkeypatch.setattr(
-        quantization, "quantize_static", lambda *a, **k: real(*a, **{**k, "op_types_to_quantize": ["Gemm"]})
-    )
+
+def test_a_file_whose_convolutions_stay_float_is_refused(files, tmp_path, monkeypatch):
+    import pipeline.compress.static_int8 as module
+
+    real = module.to_qdq
+    monkeypatch.setattr(module, "to_qdq", lambda graph, ranges, **_: real(graph, ranges, only=["head"]))
     with pytest.raises(CompressionError, match="0 of 3"):
         quantize_static_int8(files[0] / "float.onnx", tmp_path / "x", files[1], StaticInt8())
+    assert not (tmp_path / "x").exists()
+
+
+def test_probabilities_still_sum_to_one(tmp_path):
+    source = residual_net(tmp_path / "float.onnx", softmax=True)
+    images = images_of(96)
+    path = tmp_path / "int8.onnx"
+    quantize_static_int8(source, path, images, StaticInt8(), output="probabilities")
+    np.testing.assert_allclose(answers(path, images).sum(axis=1), 1, atol=1e-5)
+    assert integer_share(path) == (3, 3)
+    # Logits are not rounded to 256 steps either.
+    model = onnx.load(path)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    assert producers[producers["scores"].input[0]].op_type == "Gemm"
+
+
+def test_norms_of_foreign_files_are_folded_before(tmp_path):
+    source = residual_net(tmp_path / "float.onnx", norms=True)
+    images = images_of(96)
+    figures = quantize_static_int8(source, tmp_path / "int8.onnx", images, StaticInt8())
+    assert figures["folded_norms"] == 3
+    assert figures["integer_convolutions"] == 3
+    want, came = answers(source, images), answers(tmp_path / "int8.onnx", images)
+    assert np.corrcoef(want.ravel(), came.ravel())[0, 1] > 0.98
+
+
+def test_all_options_together(files, tmp_path):
+    folder, images, _ = files
+    path, figures = _quantize(
+        files, tmp_path, calibration="mse", equalize=True, correct_bias=True, portable=True, keep_float=1
+    )
+    assert figures["equalized_pairs"] == 2 - 1
+    assert figures["corrected_layers"] == 3
+    assert figures["rescaled_channels"] > 0
+    assert len(figures["kept_float"]) == 1
+    want, came = answers(folder / "float.onnx", images), answers(path, images)
+    assert np.corrcoef(want.ravel(), came.ravel())[0, 1] > 0.99

@@ -195,6 +195,32 @@ GRAPHS = {
             "bs": np.array([0.01, 0.02, 0.03, 1e-7], np.float32),
         },
     ),
+    "Products of codes": (
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("QuantizeLinear", ["flat", "s", "zero"], ["codes"]),
+            helper.make_node("MatMulInteger", ["codes", "w", "zero", "z"], ["product"]),
+            helper.make_node("Cast", ["product"], ["scores"], to=TENSOR.FLOAT),
+        ],
+        {
+            "s": np.float32(0.01),
+            "zero": np.uint8(100),
+            "w": np.random.default_rng(2).integers(-128, 128, (84, 5)).astype(np.int8),
+            "z": np.array([0, 3, -5, 0, 1], np.int8),
+        },
+    ),
+    "Products of codes, without zero points": (
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("QuantizeLinear", ["flat", "s"], ["codes"]),
+            helper.make_node("MatMulInteger", ["codes", "w"], ["product"]),
+            helper.make_node("Cast", ["product"], ["scores"], to=TENSOR.FLOAT),
+        ],
+        {
+            "w": np.random.default_rng(2).integers(-128, 128, (84, 5)).astype(np.int8),
+            "s": np.float32(0.01),
+        },
+    ),
     "Codes and back, one scale a channel": (
         [
             helper.make_node("QuantizeLinear", ["image", "s", "z"], ["codes"], axis=1),
@@ -285,6 +311,7 @@ REFUSED = {
     "in blocks": [
         helper.make_node("DequantizeLinear", ["image", "s"], ["scores"], block_size=2),
     ],
+    "one zero point a row": [helper.make_node("MatMulInteger", ["codes", "codes", "rows"], ["scores"])],
     "dilated mean": [
         helper.make_node("AveragePool", ["image"], ["scores"], kernel_shape=[2, 2], dilations=[2, 2])
     ],
@@ -298,6 +325,8 @@ def test_forms_without_a_twin_are_refused_not_approximated(write_onnx, name):
     weights = dict.fromkeys("abcd", np.ones(2, np.float32)) | {
         "pads": _ints(0, 0, 1, 1, 0, 0, 1, 1),
         "s": np.float32(1),
+        "codes": np.ones((2, 2), np.uint8),
+        "rows": np.zeros(2, np.uint8),
     }
     used = {entry for node in REFUSED[name] for entry in node.input}
     weights = {key: value for key, value in weights.items() if key in used}
