@@ -247,7 +247,9 @@ class Params(Section):
         unknown = sorted(set(self.search.space.precisions or ()) - set(self.quantize.recipes))
         if unknown:
             known = sorted(self.quantize.recipes)
-            raise ValueError(f"expected search.space.precisions among quantize.recipes {known}, got {unknown}")
+            raise ValueError(
+                f"expected search.space.precisions among quantize.recipes {known}, got {unknown}"
+            )
         return self
 
 

@@ -13,9 +13,7 @@ from pipeline.sections import Name, Section
 
 __all__ = ["Budget", "Limits", "Objective", "RecoverSpace", "Search", "Space"]
 
-Objective = Literal[
-    "accuracy", "loss", "worst_slice_accuracy", "robust_accuracy", "bytes", "latency", "macs"
-]
+Objective = Literal["accuracy", "loss", "worst_slice_accuracy", "robust_accuracy", "bytes", "latency", "macs"]
 
 Factor = Annotated[float, Field(ge=1, le=1_000)]
 
@@ -70,9 +68,9 @@ class RecoverSpace(Section):
     epochs: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] | None = Field(
         default=None, min_length=1, description="null: half of train.epochs"
     )
-    learning_rate: tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]] | None = (
-        Field(default=None, description="null: from a quarter of train.learning_rate to all of it")
-    )
+    learning_rate: (
+        tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]] | None
+    ) = Field(default=None, description="null: from a quarter of train.learning_rate to all of it")
     distill: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         default=(0.0, 0.5), min_length=1, description="shares of soft targets; 0 does not distil"
     )
@@ -118,7 +116,9 @@ class Limits(Section):
 class Robustness(Section):
     """Effort of objective robust_accuracy: projected gradient descent on the candidate."""
 
-    epsilon: float = Field(default=0.03, gt=0, le=1, description="L-infinity budget, share of the pixel range")
+    epsilon: float = Field(
+        default=0.03, gt=0, le=1, description="L-infinity budget, share of the pixel range"
+    )
     steps: int = Field(default=5, ge=1, le=1_000)
     examples: int = Field(default=128, ge=1, description="of the validation split, drawn with the seed")
 

@@ -20,13 +20,13 @@ Losses = npt.NDArray[np.float64]
 """`(N, M)`: N trials, M objectives, less is better."""
 
 _BEYOND = 1.1
-"""Where the reference point lies once each objective is scaled to [0, 1]: its ends must count for something."""
+"""Where the reference point lies once each objective is scaled to [0, 1]: ends must count for something."""
 
 
 def _dominated(losses: Losses) -> npt.NDArray[np.bool_]:
-    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    found: npt.NDArray[np.bool_] = (no_worse & better).any(axis=0)
+    no_worse = np.all(losses[:, None, :] <= losses[None, :, :], axis=2)
+    better = np.any(losses[:, None, :] < losses[None, :, :], axis=2)
+    found: npt.NDArray[np.bool_] = np.logical_and(no_worse, better).any(axis=0)
     return found
 
 

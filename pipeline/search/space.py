@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -21,7 +21,7 @@ from pipeline.compress.configs import (
 from pipeline.params import Params
 from pipeline.search.configs import RecoverSpace, Space
 
-__all__ = ["Draw", "Drawn", "draw", "expect_space", "precisions_of"]
+__all__ = ["Draw", "Drawn", "draw", "expect_space", "precisions_of", "same_passes"]
 
 _WHERE = "params.yaml search.space"
 
@@ -68,8 +68,17 @@ class Drawn:
 
     def to_json(self) -> dict[str, Any]:
         """Return passes and precision as they could stand in `params.yaml`."""
-        passes = [entry.model_dump(mode="json", exclude_defaults=True) for entry in self.passes]
+        passes = [
+            entry.model_dump(mode="json", exclude_unset=True, exclude_none=True) for entry in self.passes
+        ]
         return {"passes": passes, "precision": self.precision}
+
+
+def same_passes(recipe: Sequence[Mapping[str, Any]], passes: Sequence[Pass]) -> bool:
+    """Whether passes as they stand in a file are these, defaults written out or not."""
+    return [Pass.model_validate(entry).model_dump() for entry in recipe] == [
+        entry.model_dump() for entry in passes
+    ]
 
 
 def precisions_of(params: Params) -> tuple[str, ...]:
