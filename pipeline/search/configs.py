@@ -29,7 +29,7 @@ class ChannelsSpace(Section):
     macs_reduction: tuple[Factor, Factor] = (1.25, 4.0)
     criteria: tuple[Criterion, ...] = Field(default=("taylor",), min_length=1)
     scopes: tuple[Literal["global", "layer", "sensitivity"], ...] = Field(default=("global",), min_length=1)
-    round_to: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1,), min_length=1)
+    round_to: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1, 8), min_length=1)
     optional: bool = Field(default=False, description="recipes without this pass are drawn as well")
 
     @model_validator(mode="after")

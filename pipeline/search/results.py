@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.layout import Layout
 from pipeline.models.record import read_record
 from pipeline.params import Params
+from pipeline.search.bench import epochs_inside
 from pipeline.search.halving import front_of, spread
 from pipeline.search.run import identity_of
 from pipeline.search.space import same_passes
@@ -25,18 +26,25 @@ PREFIX = "search_"
 """Of the names of recipes that the search writes."""
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    ended = entry.state in ("finished", "dropped") and entry.rungs
+def _row(entry: Entry, params: Params) -> dict[str, Any]:
+    """Describe a trial; one that was dropped at a rung is a recipe, too: the one that ends there."""
+    ended = entry.state in ("finished", "dropped") and len(entry.rungs) > 0
+    recipe = dict(entry.recipe)
+    if entry.state == "dropped" and ended:
+        inside = epochs_inside(params.quantize.recipes[recipe["precision"]])
+        ended = inside == 0  # else its precision was not trained as its recipe says
+        if ended and len(entry.rungs) < len(entry.lengths):
+            recipe["passes"] = recipe["passes"][: entry.lengths[len(entry.rungs) - 1]]
     return {
         "trial": entry.slot,
         "bracket": entry.bracket,
         "state": entry.state,
         "reason": entry.reason,
-        "recipe": dict(entry.recipe),
+        "recipe": recipe,
         "objectives": dict(entry.rungs[-1]) if ended else None,
         "rungs": [dict(values) for values in entry.rungs],
         "epochs": entry.epochs,
-        "sha256": entry.sha256 if entry.state == "finished" else None,
+        "sha256": entry.sha256 if ended else None,
         "on_front": False,
         "winner": None,
     }
@@ -50,15 +58,14 @@ def results_of(study: Study, layout: Layout, params: Params) -> dict[str, Any]:
     """
     objectives = params.search.objectives
     baseline = read_record(layout.baseline)
-    rows = [_row(entry) for entry in study.entries()]
-    finished = [row for row in rows if row["state"] == "finished"]
-    losses = _losses(objectives, finished)
-    for place in front_of(losses):
-        finished[place]["on_front"] = True
+    rows = [_row(entry, params) for entry in study.entries()]
+    ended = [row for row in rows if row["objectives"] is not None]
+    for place in front_of(_losses(objectives, ended)):
+        ended[place]["on_front"] = True
     least = baseline["validation_accuracy"] - params.shortlist.max_accuracy_drop
     able = [
         row
-        for row in finished
+        for row in ended
         if row["on_front"]
         and row["sha256"] != baseline["sha256"]
         and row["objectives"]["accuracy"] >= least

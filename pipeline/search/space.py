@@ -66,6 +66,12 @@ class Drawn:
         """Epochs of each rung."""
         return tuple(0 if rung is None else rung.epochs for rung in self.recover)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many passes the recipe has after each rung: a trial that was dropped there is one of so many."""
+        done = [sum(rung is not None for rung in self.recover[: end + 1]) for end in range(len(self.recover))]
+        return tuple(len(self.shrink) + count for count in done)
+
     def to_json(self) -> dict[str, Any]:
         """Return passes and precision as they could stand in `params.yaml`."""
         passes = [

@@ -41,9 +41,10 @@ class Entry:
         state: `running`, `finished`, `dropped` or `failed`.
         reason: Why it was dropped or failed, else empty.
         recipe: Passes and precision; empty until they are drawn.
+        lengths: How many of the passes are done after each rung.
         rungs: Objectives after each rung so far.
         epochs: Spent on it, in epochs of the baseline.
-        sha256: Of its file when it finished, else empty.
+        sha256: Of its file after the last of these rungs, else empty.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Entry:
     state: str
     reason: str
     recipe: Mapping[str, Any]
+    lengths: tuple[int, ...]
     rungs: tuple[Mapping[str, float], ...]
     epochs: float
     sha256: str
@@ -73,6 +75,7 @@ def _entry(frozen: optuna.trial.FrozenTrial) -> Entry:
         state=attributes.get("state", "running"),
         reason=attributes.get("reason", ""),
         recipe=attributes.get("recipe", {}),
+        lengths=tuple(attributes.get("lengths", ())),
         rungs=tuple(attributes.get("rungs", ())),
         epochs=attributes.get("epochs", 0.0),
         sha256=attributes.get("sha256", ""),
@@ -126,8 +129,11 @@ class Handle:
         """Note that this process works on it: should it die, that will be known."""
         deaths = self._trial.user_attrs.get("deaths", 0)
         self._trial.set_user_attr("deaths", deaths + 1)
-        yield
-        self._trial.set_user_attr("deaths", deaths)
+        try:
+            yield
+        finally:
+            if self.open:
+                self._trial.set_user_attr("deaths", deaths)
 
     @property
     def deadly(self) -> bool:
@@ -187,6 +193,7 @@ class Study:
         seed = self._params.seed if search.seed is None else search.seed
         drawn = draw(_Seeded(self._study, trial, seed, slot, search.bracket), self._params, slot)
         if trial.user_attrs.get("recipe") is None:
+            trial.set_user_attr("lengths", drawn.lengths)
             trial.set_user_attr("recipe", drawn.to_json())
         frozen = next(
             entry for entry in self._study.get_trials(deepcopy=False) if entry.number == trial.number
