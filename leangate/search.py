@@ -8,12 +8,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.layout import Layout
@@ -118,16 +119,15 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _start_worker(layout: Layout, params: Params, options: Options, task: Task) -> subprocess.Popen[str]:
-    from pipeline.stages import die_with_parent
-
+def _start_worker(
+    layout: Layout, params: Params, options: Options, task: Task, errors: IO[str]
+) -> subprocess.Popen[str]:
     seconds = None if task.deadline == inf else max(0.0, task.deadline - time.monotonic())
     worker = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "pipeline.search.worker"],
         stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
-        preexec_fn=die_with_parent,
     )
     told = {
         "root": str(layout.root.resolve()),
@@ -145,21 +145,28 @@ def _start_worker(layout: Layout, params: Params, options: Options, task: Task) 
     return worker
 
 
+def _end(worker: subprocess.Popen[str]) -> None:
+    worker.kill()
+    worker.wait()
+
+
 def _in_processes(
     layout: Layout, params: Params, options: Options, tasks: list[Task], done: Callable[[], None]
 ) -> bool:
     from checks.errors import LeanGateError
 
-    workers = [_start_worker(layout, params, options, task) for task in tasks]
-    try:
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in tasks]
+        workers = []
+        for task, file in zip(tasks, files, strict=True):
+            workers.append(_start_worker(layout, params, options, task, file))
+            stack.callback(_end, workers[-1])
         while any(worker.poll() is None for worker in workers):
             time.sleep(_POLL_SECONDS)
             done()
-        texts = [worker.communicate()[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        for file in files:
+            file.seek(0)
+        texts = [file.read() for file in files]
     for worker, text in zip(workers, texts, strict=True):
         if worker.returncode not in (0, _OUT_OF_TIME):
             said = text.strip().splitlines()
@@ -278,7 +285,7 @@ def _write(layout: Layout, results: Mapping[str, Any]) -> str:
             f"expected something new with an accuracy of {results['least_accuracy']:.3f} or more on "
             "validation, got none",
             where="leangate search --write",
-            hint="more trials, more epochs or a gentler space; shortlist.max_accuracy_drop says what is enough",
+            hint="try more trials, more epochs or a gentler space; shortlist.max_accuracy_drop is the limit",
         )
     write_winners(layout.params, winners)
     return f"wrote {', '.join(winners)} into {layout.params}; `leangate run` makes and judges them\n"
@@ -309,7 +316,8 @@ def search(root: Path, options: Options) -> tuple[str, int]:
     params = _load(layout, options)
 
     from pipeline.search.results import results_of
-    from pipeline.search.run import expect_space, folder_of, identity_of, only_one_search, open_here
+    from pipeline.search.run import folder_of, identity_of, only_one_search, open_here
+    from pipeline.search.space import expect_space
 
     expect_space(params)
     identity_of(layout, params)

@@ -125,6 +125,8 @@ class _Bracket:
         for handle in self.handles:
             if handle.open and not handle.rungs:
                 self._guarded(handle, self._enter)
+            elif handle.open and sum(handle.drawn.epochs) == 0:
+                self._close(handle, "finished")  # measured, and the process died before it was said
         rungs = len(self.params.search.rungs)
         for rung in range(rungs):
             for handle in self.handles:

@@ -112,8 +112,8 @@ def _stands_already(recipe: Mapping[str, Any], params: Params) -> bool:
 _SHOWN = {
     "channels": lambda options: (
         f"channels 1/{options['macs_reduction']:g}"
-        + (f" by {options['criterion']}" if "criterion" in options else "")
-        + (f" to {options['round_to']}s" if "round_to" in options else "")
+        + f" by {options['criterion']}"
+        + (f", multiples of {options['round_to']}" if options["round_to"] > 1 else "")
     ),
     "blocks": lambda options: f"{options['remove']} blocks less",
     "low_rank": lambda options: f"low rank 1/{options['macs_reduction']:g}",

@@ -68,7 +68,7 @@ class Drawn:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """How many passes the recipe has after each rung: a trial that was dropped there is one of so many."""
+        """How many passes the recipe has after each rung; a trial that is dropped there ends there."""
         done = [sum(rung is not None for rung in self.recover[: end + 1]) for end in range(len(self.recover))]
         return tuple(len(self.shrink) + count for count in done)
 

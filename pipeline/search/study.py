@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,8 @@ __all__ = ["MAXIMIZED", "Entry", "Handle", "Study", "losses_of", "open_study"]
 MAXIMIZED = frozenset({"accuracy", "worst_slice_accuracy", "robust_accuracy"})
 _NAME = "leangate-search"
 _MOST_DEATHS = 3
+_PATIENCE_SECONDS = 120.0
+"""How long a writer waits for another one."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,20 @@ def losses_of(objectives: Sequence[str], values: Mapping[str, float]) -> list[fl
 
 
 def _entry(frozen: optuna.trial.FrozenTrial) -> Entry:
-    attributes = frozen.user_attrs
+    place, end = frozen.user_attrs["place"], frozen.user_attrs.get("end", {})
+    drawn, measured = frozen.user_attrs.get("drawn", {}), frozen.user_attrs.get("measured", {})
     return Entry(
         number=frozen.number,
-        slot=attributes["slot"],
-        bracket=attributes["bracket"],
-        owner=attributes["owner"],
-        state=attributes.get("state", "running"),
-        reason=attributes.get("reason", ""),
-        recipe=attributes.get("recipe", {}),
-        lengths=tuple(attributes.get("lengths", ())),
-        rungs=tuple(attributes.get("rungs", ())),
-        epochs=attributes.get("epochs", 0.0),
-        sha256=attributes.get("sha256", ""),
+        slot=place["slot"],
+        bracket=place["bracket"],
+        owner=place["owner"],
+        state=end.get("state", "running"),
+        reason=end.get("reason", ""),
+        recipe=drawn.get("recipe", {}),
+        lengths=tuple(drawn.get("lengths", ())),
+        rungs=tuple(measured.get("rungs", ())),
+        epochs=measured.get("epochs", 0.0),
+        sha256=measured.get("sha256", ""),
     )
 
 
@@ -144,15 +148,13 @@ class Handle:
         """Record what the next rung gave."""
         self.rungs.append(measured.values)
         self._epochs += measured.epochs
-        self._trial.set_user_attr("epochs", self._epochs)
-        self._trial.set_user_attr("sha256", measured.sha256)
-        self._trial.set_user_attr("rungs", self.rungs)
+        record = {"rungs": self.rungs, "epochs": self._epochs, "sha256": measured.sha256}
+        self._trial.set_user_attr("measured", record)
 
     def close(self, state: str, reason: str = "") -> None:
         """Record what became of it: `finished`, `dropped` or `failed`."""
         self.state = state
-        self._trial.set_user_attr("reason", reason)
-        self._trial.set_user_attr("state", state)
+        self._trial.set_user_attr("end", {"state": state, "reason": reason})
         self._study.tell(self._trial, state, self.rungs)
 
 
@@ -167,7 +169,7 @@ class Study:
         found = [
             _entry(frozen)
             for frozen in self._study.get_trials(deepcopy=False)
-            if "owner" in frozen.user_attrs
+            if "place" in frozen.user_attrs
         ]
         return sorted(found, key=lambda entry: (entry.slot, entry.number))
 
@@ -184,17 +186,16 @@ class Study:
         """Draw the next trial of a bracket of `size`; only one process may ask at a time."""
         slot = max((entry.slot for entry in self.entries()), default=-1) + 1
         trial = self._study.ask()
-        for name, value in (("slot", slot), ("bracket", bracket), ("size", size), ("owner", owner)):
-            trial.set_user_attr(name, value)
+        place = {"slot": slot, "bracket": bracket, "size": size, "owner": owner}
+        trial.set_user_attr("place", place)
         return self._draw(trial, slot)
 
     def _draw(self, trial: optuna.Trial, slot: int) -> Handle:
         search = self._params.search
         seed = self._params.seed if search.seed is None else search.seed
         drawn = draw(_Seeded(self._study, trial, seed, slot, search.bracket), self._params, slot)
-        if trial.user_attrs.get("recipe") is None:
-            trial.set_user_attr("lengths", drawn.lengths)
-            trial.set_user_attr("recipe", drawn.to_json())
+        if "drawn" not in trial.user_attrs:
+            trial.set_user_attr("drawn", {"recipe": drawn.to_json(), "lengths": drawn.lengths})
         frozen = next(
             entry for entry in self._study.get_trials(deepcopy=False) if entry.number == trial.number
         )
@@ -222,12 +223,12 @@ class Study:
 
         handles, size = [], 0
         for frozen in self._study.get_trials(deepcopy=False):
-            attributes = frozen.user_attrs
-            if (attributes.get("owner"), attributes.get("bracket")) != (owner, bracket):
+            place = frozen.user_attrs.get("place", {})
+            if (place.get("owner"), place.get("bracket")) != (owner, bracket):
                 continue
-            size = attributes["size"]
+            size = place["size"]
             trial = optuna.trial.Trial(self._study, frozen._trial_id)
-            handles.append(self._draw(trial, attributes["slot"]))
+            handles.append(self._draw(trial, place["slot"]))
         return handles, size
 
 
@@ -243,7 +244,7 @@ def _named_errors(shown: str) -> Iterator[None]:
             where=f"--storage {shown}",
             hint="for example sqlite:///search.db or postgresql://user@machine/name, with its driver",
         ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise StorageError(
             f"expected a database that can be read and written, got {first}",
@@ -262,12 +263,22 @@ def _shown(url: str) -> str:
         return "(unreadable)"
 
 
+def _prepare_file(path: str) -> None:
+    """Have SQLite write ahead: safe against a kill and a power cut, at one write to the disk a change."""
+    with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
 def _open(url: str, directions: Sequence[Literal["minimize", "maximize"]]) -> optuna.Study:
     import optuna
+    import sqlalchemy
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    # Two minutes: on a disk that is busy, a writer waits for another one.
-    arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
+    lies_in = sqlalchemy.make_url(url)
+    arguments: dict[str, Any] = {}
+    if lies_in.get_backend_name() == "sqlite" and lies_in.database:
+        _prepare_file(lies_in.database)
+        arguments = {"connect_args": {"timeout": _PATIENCE_SECONDS}}
     storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
     return optuna.create_study(
         storage=storage,
