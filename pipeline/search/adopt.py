@@ -62,15 +62,39 @@ def _extend(names: Any, added: Sequence[str]) -> None:
             names.append(name)
 
 
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip(" "))
+
+
+def _shifted(lines: Sequence[str], by: int) -> list[str]:
+    return [" " * max(0, _indent(text) + by) + text.lstrip(" ") for text in lines]
+
+
 def _as_the_user_wrote(original: str, dumped: str) -> str:
-    """Take back every line that differs in blanks alone: a round trip moves braces and comments."""
+    """Take back every line that differs in blanks alone: a round trip moves braces, comments and dashes."""
     old, new = original.splitlines(keepends=True), dumped.splitlines(keepends=True)
     bare = [["".join(text.split()) for text in lines] for lines in (old, new)]
     matcher = difflib.SequenceMatcher(a=bare[0], b=bare[1], autojunk=False)
     lines: list[str] = []
+    moved = 0
     for kind, start, end, new_start, new_end in matcher.get_opcodes():
-        lines += old[start:end] if kind == "equal" else new[new_start:new_end]
-    return "".join(lines)
+        if kind == "equal":
+            lines += old[start:end]
+            moved = _indent(old[end - 1]) - _indent(new[new_end - 1])
+        else:
+            lines += _shifted(new[new_start:new_end], moved if kind == "insert" else 0)
+    merged = "".join(lines)
+    return merged if _says_the_same(merged, dumped) else dumped
+
+
+def _says_the_same(one: str, other: str) -> bool:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return bool(YAML(typ="safe", pure=True).load(one) == YAML(typ="safe", pure=True).load(other))
+    except (YAMLError, ValueError):
+        return False
 
 
 def _changed(text: str, winners: Mapping[str, Mapping[str, Any]]) -> str:
