@@ -307,6 +307,7 @@ def search(root: Path, options: Options) -> tuple[str, int]:
         StorageError: if a file cannot be written.
     """
     from checks.canonical import dumps
+    from checks.errors import InputError
     from pipeline.layout import Layout
     from pipeline.stages import settle_environment
 
@@ -325,6 +326,12 @@ def search(root: Path, options: Options) -> tuple[str, int]:
         complete = True
         if options.write and not options.resume and options.trials is None:
             study = open_here(layout, params, options.storage, resume=True)
+            if not study.entries():
+                raise InputError(
+                    "expected a search to write the winners of, got none",
+                    where="leangate search --write",
+                    hint="run `leangate search` first",
+                )
         else:
             study, complete = _run(layout, params, options)
         results = results_of(study, layout, params)

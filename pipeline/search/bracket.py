@@ -90,8 +90,8 @@ class _Bracket:
         if twin is not None:
             self._close(handle, "dropped", f"the same recipe as trial {twin}")
             return
-        attempt = self._attempt(handle)
-        reason = self._too_dear(attempt.costs())
+        limited = self.params.search.limits.model_dump(exclude_none=True)
+        reason = self._too_dear(self._attempt(handle).costs()) if limited else ""
         if reason:
             self._close(handle, "dropped", reason)
         elif sum(handle.drawn.epochs) == 0:

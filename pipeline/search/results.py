@@ -112,7 +112,7 @@ def _stands_already(recipe: Mapping[str, Any], params: Params) -> bool:
 _SHOWN = {
     "channels": lambda options: (
         f"channels 1/{options['macs_reduction']:g}"
-        + f" by {options['criterion']}"
+        f" by {options['criterion']}"
         + (f", multiples of {options['round_to']}" if options["round_to"] > 1 else "")
     ),
     "blocks": lambda options: f"{options['remove']} blocks less",

@@ -33,7 +33,12 @@ def test_the_file_keeps_every_line_and_gains_the_recipes(project):
     lost = [line for line in before if line not in after]
     assert lost == ["  variants: [dense, half, third]"]
     assert params.train == old.train
-    assert sorted(entry.name for entry in project.iterdir()) == ["dvc.yaml", "examples", "params.yaml", "policy.yaml"]
+    assert sorted(entry.name for entry in project.iterdir()) == [
+        "dvc.yaml",
+        "examples",
+        "params.yaml",
+        "policy.yaml",
+    ]
 
 
 def test_winners_of_an_earlier_search_go_and_the_rest_stays(project):
@@ -77,7 +82,11 @@ def test_other_styles_of_yaml_are_kept(project, style):
 
 def test_a_file_whose_blanks_cannot_be_kept_keeps_its_comments(project):
     path = project / "params.yaml"
-    text = path.read_text().replace("      - channels", "    - channels").replace("      - recover", "    - recover")
+    text = (
+        path.read_text()
+        .replace("      - channels", "    - channels")
+        .replace("      - recover", "    - recover")
+    )
     path.write_text(text)
     params = _winners(path, search_1=ONE)
     assert same_passes(ONE["passes"], params.prune.recipes["search_1"])
@@ -100,5 +109,7 @@ def test_a_recipe_that_is_none_is_never_written(project):
     path = project / "params.yaml"
     text = path.read_text()
     with pytest.raises(ParamsError, match="macs_reduction"):
-        write_winners(path, {"search_1": {"passes": [{"channels": {"macs_reduction": 0.5}}], "precision": "int8"}})
+        write_winners(
+            path, {"search_1": {"passes": [{"channels": {"macs_reduction": 0.5}}], "precision": "int8"}}
+        )
     assert path.read_text() == text

@@ -36,7 +36,9 @@ def test_the_worst_slice_is_the_worst_that_is_large_enough():
     wrong = np.array([0, 0, 0, 1, 0, 0, 0, 0], bool)
     scores = np.eye(2, dtype=np.float32)[np.where(wrong, 1, labels)]
     worst = [
-        measure_scores(scores, _split(labels, light=light), output="logits", least=least)["worst_slice_accuracy"]
+        measure_scores(scores, _split(labels, light=light), output="logits", least=least)[
+            "worst_slice_accuracy"
+        ]
         for least in (1, 4, 5)
     ]
     assert worst == [0.75, 0.75, 0.8]

@@ -38,7 +38,13 @@ class _Study:
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.search.results.identity_of", lambda layout, params: {"data": "d"})
-    baseline = {"validation_accuracy": 0.98, "validation_loss": 0.1, "bytes": 4000, "macs": 9, "sha256": "base"}
+    baseline = {
+        "validation_accuracy": 0.98,
+        "validation_loss": 0.1,
+        "bytes": 4000,
+        "macs": 9,
+        "sha256": "base",
+    }
     monkeypatch.setattr("pipeline.search.results.read_record", lambda folder: baseline)
 
     def build(*entries, **changes):

@@ -90,7 +90,9 @@ def test_an_empty_space_is_refused(space, what):
 def test_a_pass_this_version_has_not_is_named(monkeypatch):
     monkeypatch.setattr("pipeline.compress.recipe.FUNCTIONS", {"channels": ("", ""), "recover": ("", "")})
     expect_space(params_of())
-    with pytest.raises(ParamsError, match=r"search\.space\.low_rank: expected one of .*channels.*, got low_rank"):
+    with pytest.raises(
+        ParamsError, match=r"search\.space\.low_rank: expected one of .*channels.*, got low_rank"
+    ):
         expect_space(params_of(space={"low_rank": {}}))
 
 

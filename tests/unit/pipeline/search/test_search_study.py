@@ -17,7 +17,16 @@ class Killed(BaseException):
 
 def _facts(entries):
     return [
-        (entry.slot, entry.bracket, entry.state, entry.reason, entry.recipe, entry.rungs, entry.epochs, entry.sha256)
+        (
+            entry.slot,
+            entry.bracket,
+            entry.state,
+            entry.reason,
+            entry.recipe,
+            entry.rungs,
+            entry.epochs,
+            entry.sha256,
+        )
         for entry in entries
     ]
 
@@ -38,7 +47,9 @@ def test_brackets_drop_half_at_each_rung(whole):
     by_bracket = [[len(facts[5]) for facts in trained if facts[1] == bracket] for bracket in range(3)]
     assert [sorted(rungs) for rungs in by_bracket] == [[1, 3], [1, 1, 2, 3], [1, 3]]
     assert {facts[2] for facts in trained if len(facts[5]) == 3} == {"finished"}
-    assert {facts[3] for facts in trained if len(facts[5]) == 2} == {"not in the better half after rung 2 of 3"}
+    assert {facts[3] for facts in trained if len(facts[5]) == 2} == {
+        "not in the better half after rung 2 of 3"
+    }
 
 
 def test_epochs_count_by_the_macs_they_cost(whole):
@@ -92,6 +103,32 @@ def test_what_was_measured_is_not_measured_again(tmp_path, whole):
     again, _ = run_search(tmp_path, params_of(), bench, resume=True)
     assert _facts(again) == whole
     assert len(calls) == sum(len(facts[5]) for facts in whole) - before
+
+
+def test_a_trial_that_kills_its_process_again_and_again_has_failed(tmp_path, whole, monkeypatch):
+    dead = []
+    write = optuna.trial.Trial.set_user_attr
+
+    def hook(drawn, what):
+        if what == "begin" and drawn.to_json() == whole[3][4]:
+            dead.append(True)
+            raise Killed
+
+    def guarded(*arguments):
+        if dead:  # the dead write no more
+            raise Killed
+        write(*arguments)
+
+    monkeypatch.setattr(optuna.trial.Trial, "set_user_attr", guarded)
+    for _ in range(3):
+        dead.clear()
+        with pytest.raises(Killed):
+            run_search(tmp_path, params_of(), Formula(hook), resume=True)
+    dead.clear()
+    entries, complete = run_search(tmp_path, params_of(), Formula(hook), resume=True)
+    assert complete
+    assert (entries[3].state, entries[3].reason) == ("failed", "the process died in it again and again")
+    assert not any(entry.state == "failed" for entry in entries if entry.slot != 3)
 
 
 def test_a_trial_that_cannot_is_recorded_and_the_search_goes_on(tmp_path):
