@@ -58,7 +58,9 @@ def test_winners_of_an_earlier_search_go_and_the_rest_stays(project):
 
 def test_a_precision_that_was_no_candidate_becomes_one(project):
     path = project / "params.yaml"
-    path.write_text(path.read_text().replace("precisions: [fp32, int8]", "precisions:\n  - fp32 # as it is"))
+    path.write_text(
+        path.read_text().replace("\n  precisions: [fp32, int8]", "\n  precisions:\n  - fp32 # as it is", 1)
+    )
     params = _winners(path, search_1=ONE)
     assert params.quantize.precisions == ("fp32", "int8")
     assert "  - fp32 # as it is\n" in path.read_text()
