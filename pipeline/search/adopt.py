@@ -102,13 +102,13 @@ def _changed(text: str, winners: Mapping[str, Mapping[str, Any]]) -> str:
     from ruamel.yaml.util import load_yaml_guess_indent
 
     _, indent, offset = load_yaml_guess_indent(text)
-    yaml = YAML(typ="rt", pure=True)
-    yaml.preserve_quotes = True
-    yaml.width = _WIDTH
-    yaml.representer.add_representer(type(None), _null)
+    editor = YAML(typ="rt", pure=True)
+    editor.preserve_quotes = True
+    editor.width = _WIDTH
+    editor.representer.add_representer(type(None), _null)
     offset = 2 if offset is None else offset
-    yaml.indent(mapping=2, sequence=max(indent or 4, offset + 2), offset=offset)
-    content = yaml.load(text)
+    editor.indent(mapping=2, sequence=max(indent or 4, offset + 2), offset=offset)
+    content = editor.load(text)
     prune, quantize = content["prune"], content["quantize"]
     for name in [name for name in prune["recipes"] if _is_ours(name) and name not in winners]:
         del prune["recipes"][name]
@@ -119,7 +119,7 @@ def _changed(text: str, winners: Mapping[str, Mapping[str, Any]]) -> str:
         if recipe["precision"] not in quantize["precisions"]:
             quantize["precisions"].append(recipe["precision"])
     stream = io.StringIO()
-    yaml.dump(content, stream)
+    editor.dump(content, stream)
     return _as_the_user_wrote(text, stream.getvalue())
 
 
