@@ -96,6 +96,32 @@ def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     lint.add_argument("--json", action="store_true", help="print canonical JSON")
 
 
+def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.search import HELP
+
+    parser = commands.add_parser(
+        "search",
+        help="find recipes that no other beats on size, speed and accuracy at once",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="in place of search.trials in params.yaml")
+    parser.add_argument("--resume", action="store_true", help="go on with the search that lies here")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the winners into params.yaml as recipes; without --trials or --resume, that alone",
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database that machines share, for example postgresql://user@machine/name; by default a file "
+        "in artifacts/search",
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes of one thread each")
+    parser.add_argument("--json", action="store_true", help="print trials.json")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -111,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run every stage, changed or not")
     commands.add_parser("table", help="print the table of candidates of the last run")
     _add_policy_commands(commands)
+    _add_search(commands)
     _add_stages(commands)
     return parser
 
@@ -140,6 +167,13 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
                     as_json=options.json,
                 )
             )
+        case "search":
+            from leangate.search import Options, search
+
+            asked = Options(
+                options.trials, options.resume, options.write, options.storage, options.jobs, options.json
+            )
+            return _print(*search(root, asked))
         case "table":
             from leangate.reproduce import describe_outcome
 
@@ -172,5 +206,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # a plugin's: its code would pass for a verdict
         return report_error(CheckError(f"expected checks to return, got sys.exit({error.code!r}) from one"))
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on where it stopped", file=sys.stderr)
+        again = "leangate search --resume" if options.command == "search" else "dvc repro"
+        print(f"interrupted; `{again}` goes on where it stopped", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from checks.errors import InputError, ParamsError
 from pipeline.compress.configs import Pass, QuantizeRecipe
+from pipeline.search.configs import Search
 from pipeline.sections import Name, Section, Share, Training
 
 __all__ = [
@@ -239,6 +240,17 @@ class Params(Section):
     select: Select
     bundle: Bundle
     register_: Register = Field(alias="register")
+    search: Search = Search()
+
+    @model_validator(mode="after")
+    def _search_names_precisions(self) -> Self:
+        unknown = sorted(set(self.search.space.precisions or ()) - set(self.quantize.recipes))
+        if unknown:
+            known = sorted(self.quantize.recipes)
+            raise ValueError(
+                f"expected search.space.precisions among quantize.recipes {known}, got {unknown}"
+            )
+        return self
 
 
 def load_yaml(path: Path, error_type: type[InputError]) -> Any:

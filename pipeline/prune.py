@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.compress.context import Context
     from pipeline.data.dataset import Dataset
 
-__all__ = ["run"]
+__all__ = ["open_context", "run"]
 
 
 def _copy_baseline(layout: Layout, variant: str, baseline: dict[str, Any]) -> None:
@@ -26,7 +26,12 @@ def _copy_baseline(layout: Layout, variant: str, baseline: dict[str, Any]) -> No
         write_json(folder / "model.json", baseline | {"name": variant})
 
 
-def _context(layout: Layout, params: Params, dataset: Dataset) -> Context:
+def open_context(layout: Layout, params: Params, dataset: Dataset) -> Context:
+    """Return what passes may use, the baseline as the teacher.
+
+    Raises:
+        ModelError: if the baseline's files are unusable.
+    """
     from pipeline.compress.context import Context
     from pipeline.models.cost import measure_cost
     from pipeline.models.network import Preprocessed, build_network, load_weights
@@ -66,7 +71,7 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
     from pipeline.models.training import make_deterministic
 
     make_deterministic(params.seed)
-    context = _context(layout, params, dataset)
+    context = open_context(layout, params, dataset)
     module, passes = apply_recipe(context.teacher, recipe, context, f"params.yaml prune.recipes.{variant}")
     with output_dir(layout.shrunk(variant)) as folder:
         save_weights(module, folder / "weights.safetensors")

@@ -25,6 +25,7 @@ __all__ = [
     "main",
     "report_error",
     "run_stage",
+    "settle_environment",
 ]
 
 STAGES: Mapping[str, tuple[str, ...]] = {
@@ -60,7 +61,7 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _settle_environment() -> None:
+def settle_environment() -> None:
     """Switch off telemetry, and threads that only get into each other's way on small networks."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -125,7 +126,7 @@ def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
     costs no training.
     """
     die_with_parent()
-    _settle_environment()
+    settle_environment()
     try:
         from pipeline.params import load_params
         from pipeline.policy_file import expect_measured, load_policy

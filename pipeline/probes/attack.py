@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.data.dataset import Split
     from pipeline.probes.twin import Twin
 
-__all__ = ["ATTACKS", "Target", "project", "run_attacks"]
+__all__ = ["ATTACKS", "Target", "measure_robustness", "project", "run_attacks"]
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -365,6 +365,31 @@ def run_attacks(
         epsilon=options.epsilon,
         twin_agreement=(_agreement(battle, baseline), _agreement(battle, candidate)),
     )
+
+
+def measure_robustness(
+    target: Target, split: Split, *, classes: int, pixel_max: int, options: Attack, seed: int, batch_size: int
+) -> float:
+    """Return the share that a model still gets right under projected gradient descent on itself alone.
+
+    For a first look at many models; what is judged is the whole pool, see `run_attacks`.
+
+    Args:
+        target: The model.
+        split: Whose `options.examples` are attacked, drawn with the seed.
+        classes: Number of classes.
+        pixel_max: The value of a saturated pixel.
+        options: Budget and effort.
+        seed: Same seed, same share.
+        batch_size: Images a call.
+
+    Raises:
+        ProbeError: if the attack cannot be run on the model.
+    """
+    rows = _draw(split, options, seed)
+    battle = _Battle(split.images[rows], split.labels[rows], classes, pixel_max, options, seed, batch_size)
+    attacked = _guarded("pgd", lambda: _craft_pgd(battle, target))
+    return float(np.mean(decide(predict(target.session, attacked, batch_size)) == battle.labels))
 
 
 def _guarded(name: str, craft: Callable[[], Images]) -> Images:

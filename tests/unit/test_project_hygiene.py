@@ -28,6 +28,8 @@ HEAVY = {
     "art",
     "fairlearn",
     "matplotlib",
+    "optuna",
+    "sqlalchemy",
     "scipy.stats",
 }
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: the validation split alone, and what the stages themselves would make."""
+
+import numpy as np
+import pytest
+import torch
+
+from checks.errors import ModelError, ParamsError
+from pipeline.data.dataset import Split
+from pipeline.search.bench import measure_scores
+
+
+def _split(labels, **columns):
+    labels = np.asarray(labels)
+    ids = np.array([f"e{row}" for row in range(len(labels))])
+    images = np.zeros((len(labels), 1, 2, 2), np.float32)
+    return Split(ids, ids, labels, images, {name: np.array(values) for name, values in columns.items()})
+
+
+def test_scores_are_measured_as_torch_does():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(50, 3)).astype(np.float32)
+    labels = random.integers(0, 3, 50)
+    found = measure_scores(scores, _split(labels), output="logits", least=1)
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(scores).double(), torch.from_numpy(labels))
+    assert found["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert found["accuracy"] == pytest.approx(float(np.mean(scores.argmax(axis=1) == labels)))
+    shares = torch.softmax(torch.from_numpy(scores), dim=1).numpy()
+    again = measure_scores(shares, _split(labels), output="probabilities", least=1)
+    assert again["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_the_worst_slice_is_the_worst_that_is_large_enough():
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    light = ["dim", "dim", "dim", "even", "even", "even", "even", "even"]
+    wrong = np.array([0, 0, 0, 1, 0, 0, 0, 0], bool)
+    scores = np.eye(2, dtype=np.float32)[np.where(wrong, 1, labels)]
+    worst = [
+        measure_scores(scores, _split(labels, light=light), output="logits", least=least)[
+            "worst_slice_accuracy"
+        ]
+        for least in (1, 4, 5)
+    ]
+    assert worst == [0.75, 0.75, 0.8]
+    with pytest.raises(ParamsError, match="at least 9 examples"):
+        measure_scores(scores, _split(labels), output="logits", least=9)
+
+
+def test_scores_that_are_not_finite_are_refused():
+    with pytest.raises(ModelError, match="finite"):
+        measure_scores(np.array([[np.nan, 1.0]], np.float32), _split([0]), output="logits", least=1)
