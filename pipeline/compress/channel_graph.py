@@ -7,7 +7,9 @@ through it; nothing is run but the export, and nothing is changed.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import operator
 import warnings
@@ -91,12 +93,15 @@ class ChannelGraph:
 
 
 def _export(module: nn.Module, images: torch.Tensor) -> Any:
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._dynamo", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             return torch.export.export(module, (images,))
     except Exception as error:
@@ -109,8 +114,7 @@ def _export(module: nn.Module, images: torch.Tensor) -> Any:
             "torch.where, or leave the pass out",
         ) from error
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _layer_of(node: fx.Node) -> str:

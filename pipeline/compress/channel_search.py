@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from checks.errors import CompressionError
 from pipeline.compress.channel_graph import ChannelGraph, Group
 from pipeline.compress.channel_operations import Term
 
@@ -23,8 +22,12 @@ _TRIED_PREFIXES = 12
 _MAX_SWAPS = 40
 
 
-class Unreachable(CompressionError):
-    """Not even with everything removed that may go."""
+class Unreachable(Exception):  # noqa: N818
+    """Not even with everything removed that may go; `closest` is what is left then."""
+
+    def __init__(self, closest: float) -> None:
+        super().__init__(closest)
+        self.closest = closest
 
 
 class Costs:
@@ -100,13 +103,14 @@ def levels_of(group: Group, sizes: Sequence[int], taken: Sequence[int], round_to
         sizes: Channels of each of its layers.
         taken: Channels of each of those layers that one unit takes.
         round_to: What is left of each layer is a multiple of it, unless nothing goes.
-        ratio: The most that may go, of any layer's channels.
+        ratio: The most that may go, of the units.
     """
     fitting = [
         count
         for count in range(1, group.size)
-        if all(
-            count * each <= ratio * size and (size - count * each) % round_to == 0
+        if count <= ratio * group.size
+        and all(
+            (size - count * each) % round_to == 0
             for size, each in zip(sizes, taken, strict=True)
         )
     ]
@@ -210,7 +214,7 @@ class _Search:
 
 
 def find_counts(
-    candidates: Candidates, ranked: npt.NDArray[np.int64], cost: Callable[[Counts], float], target: float, unit: str
+    candidates: Candidates, ranked: npt.NDArray[np.int64], cost: Callable[[Counts], float], target: float
 ) -> Counts:
     """Return how many units of each group go so that `cost` is at most `target`, and near it.
 
@@ -219,7 +223,6 @@ def find_counts(
         ranked: Group of each unit in the order in which units go.
         cost: Of counts; falls when units go.
         target: The most allowed.
-        unit: What is counted, for messages.
 
     Raises:
         Unreachable: with the closest that can be reached.
@@ -229,7 +232,7 @@ def find_counts(
         return search.prefix(0)
     least = cost(search.prefix(len(ranked)))
     if least > target:
-        raise Unreachable(f"expected at most {target:.0f} {unit}, reached {least:.0f}")
+        raise Unreachable(least)
     low, high = 0, len(ranked)
     while high - low > 1:
         middle = (low + high) // 2

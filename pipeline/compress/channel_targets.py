@@ -45,6 +45,10 @@ class Target:
     measure: Callable[[nn.Module], float] = field(repr=False)
     timed: bool = False
 
+    def shown(self, value: float) -> str:
+        """Return a value for a message."""
+        return f"{value:.0%} {self.unit}" if self.timed else f"{value:.0f} {self.unit}"
+
     def met_by(self, module: nn.Module) -> bool:
         """Whether a network meets it already."""
         return self.allowed >= self.measure(module)
@@ -112,8 +116,7 @@ def meet(
             break
         aim = target.allowed - (came - cost(counts))
     if best is None:
-        least = min(closest, measure(most))
-        raise Unreachable(f"expected at most {target.allowed:.0f} {target.unit}, reached {least:.0f}")
+        raise Unreachable(min(closest, measure(most)))
     return best
 
 
@@ -127,9 +130,7 @@ def _meet_timed(
     """Bisect the multiply-accumulates until the measured time fits."""
     least = measure(most)
     if least > target.allowed:
-        raise Unreachable(
-            f"expected at most {target.allowed:.0%} {target.unit}, reached {least:.0%}"
-        )
+        raise Unreachable(least)
     low, high = cost(most), cost(0 * most)
     best, reached = most, least
     for _ in range(_LATENCY_ATTEMPTS):

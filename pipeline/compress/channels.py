@@ -33,7 +33,7 @@ from pipeline.compress.channel_search import (
     rank_units,
 )
 from pipeline.compress.channel_surgery import mask_channels, probe_of, remove_channels, removal_of
-from pipeline.compress.channel_targets import meet, target_of
+from pipeline.compress.channel_targets import Target, meet, target_of
 from pipeline.compress.channel_trials import failing, try_groups
 from pipeline.compress.configs import Channels, Neurons
 from pipeline.compress.context import Applied, Context
@@ -161,11 +161,10 @@ def _priorities(job: _Job, candidates: Candidates, cost: Callable[[Counts], floa
     return made
 
 
-def _choose(job: _Job, graph: ChannelGraph, groups: list[Group]) -> tuple[Candidates, Counts]:
+def _choose(job: _Job, target: Target, graph: ChannelGraph, groups: list[Group]) -> tuple[Candidates, Counts]:
     """Choose what goes, so that the target is met."""
     candidates = _candidates(job, graph, groups)
     costs = Costs(graph, candidates.groups)
-    target = target_of(job.config, job.context)
 
     def cost(counts: Counts) -> float:
         return target.factor * costs.of(target.proxy, counts)
@@ -174,7 +173,7 @@ def _choose(job: _Job, graph: ChannelGraph, groups: list[Group]) -> tuple[Candid
     ranked = rank_units(candidates, job.config.scope, priorities)
 
     def attempt(aim: float) -> Counts:
-        return find_counts(candidates, ranked, cost, aim, target.unit)
+        return find_counts(candidates, ranked, cost, aim)
 
     def measure(counts: Counts) -> float:
         return target.measure(remove_channels(job.module, removal_of(candidates.chosen(counts))))
@@ -200,7 +199,8 @@ def _prune(job: _Job) -> Applied:
     hold = _held_by_user(module, config.skip, f"{job.method}.skip")
     graph = trace_channels(module, images[:2], hold)
     job.held |= graph.held
-    if target_of(config, context).met_by(module):
+    target = target_of(config, context)
+    if target.met_by(module):
         return Applied(module, _figures(graph, None, None, job.held))
     trial = images[:_TRIAL_IMAGES]
     probe = probe_of(module, trial, context.seed)
@@ -210,9 +210,15 @@ def _prune(job: _Job) -> Applied:
         accumulate_gradients(module, images, labels, context.model.output)
     while True:
         try:
-            candidates, counts = _choose(job, graph, groups)
+            candidates, counts = _choose(job, target, graph, groups)
         except Unreachable as error:
-            raise CompressionError(error.what, where=job.where, hint=_why_held(job.held)) from error
+            reduction = config.target[1] * target.allowed / error.closest
+            raise CompressionError(
+                f"expected at most {target.shown(target.allowed)}, reached {target.shown(error.closest)}, a "
+                f"reduction of {reduction:.3g}",
+                where=job.where,
+                hint=_why_held(job.held),
+            ) from error
         choice = candidates.chosen(counts)
         wrong = failing(probe, choice, trial) | failing(module, choice, trial)
         if not wrong:
