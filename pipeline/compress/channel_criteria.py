@@ -104,7 +104,17 @@ def accumulate_gradients(module: nn.Module, images: torch.Tensor, labels: torch.
 
 
 def loss_of(scores: torch.Tensor, labels: torch.Tensor, output: str) -> torch.Tensor:
-    """Return the summed cross-entropy of scores that are `logits` or `probabilities`."""
+    """Return the summed cross-entropy of scores that are `logits` or `probabilities`.
+
+    Raises:
+        CompressionError: if a network returned something else than one tensor.
+    """
+    if not isinstance(scores, torch.Tensor):
+        raise CompressionError(
+            f"expected one tensor of scores to take a loss of, got {type(scores).__name__}",
+            where="criterion",
+            hint="rank by l1, l2, batchnorm or random, with scope global or layer",
+        )
     if output == "probabilities":
         return functional.nll_loss(scores.clamp_min(1e-12).log(), labels, reduction="sum")
     return functional.cross_entropy(scores, labels, reduction="sum")
@@ -125,7 +135,7 @@ def _places(
         scale = member.tensor in graph.norms
         if parameter is None or (criterion == "batchnorm" and not scale):
             continue
-        if criterion in ("l1", "l2") and parameter.ndim == 1 and not scale:
+        if criterion in ("l1", "l2", "taylor") and parameter.ndim == 1 and not scale:
             continue
         chosen.append((parameter, member.dim, member.indices))
     return chosen

@@ -92,7 +92,7 @@ class ChannelGraph:
     norms: frozenset[str]
 
 
-def _export(module: nn.Module, images: torch.Tensor) -> Any:
+def _export(module: nn.Module, images: torch.Tensor, where: str) -> Any:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -109,7 +109,7 @@ def _export(module: nn.Module, images: torch.Tensor) -> Any:
         raise CompressionError(
             f"expected a network whose operations do not depend on the values of images, got "
             f"{type(error).__name__}: {first.strip()}",
-            where="channels",
+            where=where,
             hint="the network was not changed; `if` and loops over values cannot be followed: use "
             "torch.where, or leave the pass out",
         ) from error
@@ -213,8 +213,8 @@ def _tensors(module: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]
     return names, tensors
 
 
-def _walk(module: nn.Module, images: torch.Tensor) -> tuple[Walk, dict[str, Value]]:
-    program = _export(module, images)
+def _walk(module: nn.Module, images: torch.Tensor, where: str) -> tuple[Walk, dict[str, Value]]:
+    program = _export(module, images, where)
     names, tensors = _tensors(module)
     signature = program.graph_signature
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -296,19 +296,22 @@ def _parameter_terms(module: nn.Module, owned: Mapping[str, Value], walk: Walk) 
     yield from walk.biases
 
 
-def _expect_finite(module: nn.Module) -> None:
+def _expect_finite(module: nn.Module, where: str) -> None:
     tensors = [*module.named_parameters(), *module.named_buffers()]
     broken = [name for name, value in tensors if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise CompressionError(
             f"expected finite weights, got NaN or infinity in {', '.join(broken[:5])}",
-            where="channels",
+            where=where,
             hint="train again, with a smaller learning rate",
         )
 
 
 def trace_channels(
-    module: nn.Module, images: torch.Tensor, hold: Mapping[str, str] | None = None
+    module: nn.Module,
+    images: torch.Tensor,
+    hold: Mapping[str, str] | None = None,
+    where: str = "channels",
 ) -> ChannelGraph:
     """Follow every channel of a network through its operations.
 
@@ -316,12 +319,13 @@ def trace_channels(
         module: In eval mode, on the CPU; not changed.
         images: An example `(N, ...)`.
         hold: Name of a parameter to the reason why it must keep its shape.
+        where: Name of the pass, for messages.
 
     Raises:
         CompressionError: if weights are not finite, or operations depend on the values of images.
     """
-    _expect_finite(module)
-    walk, owned = _walk(copy.deepcopy(module), images)
+    _expect_finite(module, where)
+    walk, owned = _walk(copy.deepcopy(module), images, where)
     for name, reason in (hold or {}).items():
         for axis in owned[name].axes:
             walk.atoms.freeze(axis, reason)
@@ -337,7 +341,7 @@ def trace_channels(
     groups = tuple(_groups(walk, owned, reasons))
     if len(groups) > _MAX_GROUPS:
         raise CompressionError(
-            f"expected at most {_MAX_GROUPS} groups of channels, got {len(groups)}", where="channels"
+            f"expected at most {_MAX_GROUPS} groups of channels, got {len(groups)}", where=where
         )
     norms = {int(root) for axis in walk.norms for root in axis}
     return ChannelGraph(

@@ -49,10 +49,6 @@ class Target:
         """Return a value for a message."""
         return f"{value:.0%} {self.unit}" if self.timed else f"{value:.0f} {self.unit}"
 
-    def met_by(self, module: nn.Module) -> bool:
-        """Whether a network meets it already."""
-        return self.allowed >= self.measure(module)
-
 
 def target_of(config: Targeted, context: Context) -> Target:
     """Return the target a pass was given."""
@@ -79,7 +75,7 @@ def target_of(config: Targeted, context: Context) -> Target:
 
 def meet(
     target: Target,
-    none: Counts,
+    now: float,
     most: Counts,
     cost: Callable[[Counts], float],
     attempt: Callable[[float], Counts],
@@ -89,7 +85,7 @@ def meet(
 
     Args:
         target: The target.
-        none: Counts of nothing removed.
+        now: The truth while nothing is removed.
         most: Counts of everything removed that may go.
         cost: The proxy, of counts.
         attempt: Returns counts whose proxy is at most what it is given.
@@ -100,7 +96,7 @@ def meet(
     """
     if target.timed:
         return _meet_timed(target, most, cost, attempt, measure)
-    aim = target.allowed - (measure(none) - cost(none))
+    aim = target.allowed - (now - cost(0 * most))
     best: Counts | None = None
     reached, closest = 0.0, float("inf")
     for _ in range(_ATTEMPTS):

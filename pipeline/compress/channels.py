@@ -147,11 +147,10 @@ def _priorities(job: _Job, candidates: Candidates, cost: Callable[[Counts], floa
             masked = mask_channels(job.module, removal_of([(group, order[:count])]))
             shares.append(count / group.size)
             losses.append(mean_loss(masked, images, labels, output) - unpruned)
-        curve = np.maximum.accumulate(losses)
         if len(shares) == 1:
             slopes = np.zeros(group.size)
         else:
-            steep = np.diff(curve) / np.diff(shares) / group.size
+            steep = np.diff(losses) / np.diff(shares) / group.size
             ranks = (np.arange(group.size) + 0.5) / group.size
             slopes = steep[np.minimum(np.searchsorted(shares, ranks) - 1, len(steep) - 1)]
         one = none.copy()
@@ -161,7 +160,7 @@ def _priorities(job: _Job, candidates: Candidates, cost: Callable[[Counts], floa
     return made
 
 
-def _choose(job: _Job, target: Target, graph: ChannelGraph, groups: list[Group]) -> tuple[Candidates, Counts]:
+def _choose(job: _Job, target: Target, now: float, graph: ChannelGraph, groups: list[Group]) -> tuple[Candidates, Counts]:
     """Choose what goes, so that the target is met."""
     candidates = _candidates(job, graph, groups)
     costs = Costs(graph, candidates.groups)
@@ -178,8 +177,7 @@ def _choose(job: _Job, target: Target, graph: ChannelGraph, groups: list[Group])
     def measure(counts: Counts) -> float:
         return target.measure(remove_channels(job.module, removal_of(candidates.chosen(counts))))
 
-    none = np.zeros(len(candidates.groups), dtype=np.int64)
-    return candidates, meet(target, none, candidates.most(), cost, attempt, measure)
+    return candidates, meet(target, now, candidates.most(), cost, attempt, measure)
 
 
 def _figures(graph: ChannelGraph, candidates: Candidates | None, counts: Counts | None, held: Mapping[str, str]) -> dict[str, Any]:
@@ -197,10 +195,11 @@ def _prune(job: _Job) -> Applied:
     images, labels = context.examples()
     load_criterion(config.criterion, f"{job.method}.criterion")
     hold = _held_by_user(module, config.skip, f"{job.method}.skip")
-    graph = trace_channels(module, images[:2], hold)
+    graph = trace_channels(module, images[:2], hold, job.method)
     job.held |= graph.held
     target = target_of(config, context)
-    if target.met_by(module):
+    now = target.measure(module)
+    if now <= target.allowed:
         return Applied(module, _figures(graph, None, None, job.held))
     trial = images[:_TRIAL_IMAGES]
     probe = probe_of(module, trial, context.seed)
@@ -210,7 +209,7 @@ def _prune(job: _Job) -> Applied:
         accumulate_gradients(module, images, labels, context.model.output)
     while True:
         try:
-            candidates, counts = _choose(job, target, graph, groups)
+            candidates, counts = _choose(job, target, now, graph, groups)
         except Unreachable as error:
             reduction = config.target[1] * target.allowed / error.closest
             raise CompressionError(
