@@ -38,6 +38,7 @@ from tests import zoo
 
 _TOLERANCE = 1e-4
 _STEPS = 12
+_WIDTH = 90
 
 
 def _images(size: int = 5) -> torch.Tensor:
@@ -46,7 +47,7 @@ def _images(size: int = 5) -> torch.Tensor:
 
 def _first_line(error: Exception) -> str:
     line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line}"[:70]
+    return f"{type(error).__name__}: {line}"[:_WIDTH]
 
 
 def ours(name: str, reduction: float) -> tuple[str, str]:
@@ -58,10 +59,12 @@ def ours(name: str, reduction: float) -> tuple[str, str]:
         pruned = prune_channels(module, config, zoo.context_of(module)).module
     except CompressionError as error:
         same = all(
-            torch.equal(value, module.state_dict()[key]) for key, value in state.items() if value.isfinite().all()
+            torch.equal(value, module.state_dict()[key])
+            for key, value in state.items()
+            if value.isfinite().all()
         )
-        reason = error.what.partition(", got ")[2] or error.what.partition("reached ")[2]
-        return ("refused" if same else "BROKEN"), f"refused: {reason[:70]}"
+        reason = error.what.partition(", got ")[2] or error.hint
+        return ("refused" if same else "BROKEN"), f"refused: {reason[:_WIDTH]}"
     before, after = (count_macs(network, _images(1)) for network in (module, pruned))
     try:
         apart = zoo.difference(module, pruned, _images())
@@ -158,7 +161,7 @@ def peer(name: str, reduction: float) -> tuple[str, str]:
             if any(a.shape != b.shape for a, b in zip(outputs, wanted, strict=True)):
                 return "silently different", f"{reached:.2f}x, outputs of another shape"
             if not all(value.isfinite().all() for value in outputs):
-                return "silently different", f"{reached:.2f}x, NaN or infinity"
+                return "takes NaN", f"{reached:.2f}x, NaN or infinity"
             apart = max(
                 float((a - b).abs().max()) / max(1.0, float(b.abs().max()))
                 for a, b in zip(outputs, wanted, strict=True)

@@ -101,10 +101,10 @@ class Atoms:
 
     def fold(self, axis: Axis, parts: int, reason: str) -> Axis:
         """Let the same offset of all equal parts of an axis stay or go together; return the first part."""
-        rows = axis.reshape(parts, -1)
-        for row in rows[1:]:
-            self.join(rows[0], row, reason)
-        return rows[0]
+        first, *others = axis.reshape(parts, -1)
+        for row in others:
+            self.join(first, row, reason)
+        return first
 
     def _classes(self, rows: Axis) -> int:
         """Count what would be left apart if every row of a matrix were joined."""
@@ -133,7 +133,8 @@ class Atoms:
         [place] = carrying
         view = [1] * len(axes)
         view[place] = -1
-        return np.broadcast_to(axes[place].reshape(view), shape).reshape(-1)
+        merged: Axis = np.broadcast_to(axes[place].reshape(view), shape).reshape(-1)
+        return merged
 
     def split(self, axis: Axis, sizes: list[int], reason: str) -> list[Axis]:
         """Return the axes of one dimension cut into several: one of them carries the atoms.

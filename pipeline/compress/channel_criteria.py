@@ -232,9 +232,7 @@ def _normalised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return made
 
 
-def mean_loss(
-    module: nn.Module, images: torch.Tensor, labels: torch.Tensor, output: str
-) -> float:
+def mean_loss(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, output: str) -> float:
     """Return the mean loss on the examples."""
     total = 0.0
     with torch.no_grad():

@@ -25,7 +25,8 @@ from torch import fx, nn
 
 from checks.errors import CompressionError
 from pipeline.compress.axes import Axis, Value, fixed
-from pipeline.compress.channel_operations import OPERATIONS, Layer, Term, Walk, tensors_of
+from pipeline.compress.channel_operations import OPERATIONS
+from pipeline.compress.channel_walk import Term, Walk, tensors_of
 
 __all__ = ["ChannelGraph", "Group", "Member", "trace_channels"]
 
@@ -140,14 +141,17 @@ def _shapes(value: Any) -> list[tuple[int, ...]]:
 
 def _arguments(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
     """Return the arguments of a node by the names of the operation's schema."""
-    look_up = lambda other: values.get(other)  # noqa: E731
-    args, kwargs = (fx.map_arg(part, look_up) for part in (node.args, node.kwargs))
+    args: Any = fx.map_arg(node.args, values.get)
+    kwargs: Any = fx.map_arg(node.kwargs, values.get)
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return {"args": args, **kwargs}
-    named = {entry.name: entry.default_value for entry in schema.arguments if entry.has_default_value()}
+    named: dict[str, Any] = {
+        entry.name: entry.default_value for entry in schema.arguments if entry.has_default_value()
+    }
     named |= {entry.name: value for entry, value in zip(schema.arguments, args, strict=False)}
-    return named | kwargs
+    named.update(kwargs)
+    return named
 
 
 def _unknown(walk: Walk, arguments: Mapping[str, Any]) -> Any:
@@ -159,8 +163,8 @@ def _unknown(walk: Walk, arguments: Mapping[str, Any]) -> Any:
 
 def _step(walk: Walk, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     if node.target is operator.getitem:
-        whole, index = (fx.map_arg(arg, lambda other: values.get(other)) for arg in node.args)
-        if isinstance(whole, tuple):
+        whole, index = (fx.map_arg(arg, values.get) for arg in node.args)
+        if isinstance(whole, tuple) and isinstance(index, int):
             return whole[index]
     arguments = _arguments(node, values)
     shown = node.meta.get("val")
@@ -188,11 +192,10 @@ def _step(walk: Walk, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
 def _join_partitions(walk: Walk) -> None:
     """Cuts into equal pieces, written as slices, are computed from the number of channels like chunks."""
     for pieces in walk.slices.values():
-        starts = {start: axis for start, axis in sorted(pieces, key=operator.itemgetter(0))}
+        starts = dict(sorted(pieces, key=operator.itemgetter(0)))
         size = len(pieces[0][1])
         if len(starts) > 1 and all(
-            start == place * size and len(axis) == size
-            for place, (start, axis) in enumerate(starts.items())
+            start == place * size and len(axis) == size for place, (start, axis) in enumerate(starts.items())
         ):
             first, *rest = starts.values()
             for axis in rest:
@@ -236,7 +239,7 @@ def _walk(module: nn.Module, images: torch.Tensor, where: str) -> tuple[Walk, di
         elif node.op == "call_function":
             values[node] = _step(walk, node, values)
         elif node.op == "output":
-            for value in tensors_of(fx.map_arg(node.args, lambda other: values.get(other))):
+            for value in tensors_of(fx.map_arg(node.args, values.get)):
                 for axis in value.axes:
                     walk.atoms.freeze(axis, OUTPUT_REASON)
     _join_partitions(walk)
@@ -363,5 +366,3 @@ def _resolved(walk: Walk, term: Term) -> Term:
     live = tuple(walk.atoms.find(axis) for axis in term.axes if (axis >= 0).any())
     rest = prod(len(axis) for axis in term.axes if not (axis >= 0).any())
     return Term(term.factor * rest, live)
-
-

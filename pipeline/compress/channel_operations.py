@@ -6,127 +6,26 @@ An operation that is not here freezes everything it is given: what nobody though
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from pipeline.compress.axes import Atoms, Axis, Value, fixed
+from pipeline.compress import channel_shapes as shapes
+from pipeline.compress.axes import Axis, Value, fixed
+from pipeline.compress.channel_walk import (
+    Arguments,
+    Layer,
+    Operation,
+    Result,
+    Term,
+    Walk,
+    first_of,
+    places_of,
+    tensors_of,
+)
 
-__all__ = ["OPERATIONS", "Layer", "Term", "Walk", "tensors_of"]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """Outputs of one convolution or linear layer: its name, `convolution` or `linear`, and their atoms."""
-
-    name: str
-    kind: str
-    axis: Axis
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """A cost: `factor` times the number of positions left on each axis."""
-
-    factor: float
-    axes: tuple[Axis, ...]
-
-
-@dataclass
-class Walk:
-    """State of one walk along a graph.
-
-    Attributes:
-        atoms: Of all tensors.
-        batch: Images in the example that was traced.
-        layer: Name of the layer whose operation is being walked.
-        operation: Its name, with the layer: the reason if something must stay.
-        source: Name of the node the operation reads first.
-        shapes: Of the tensors the operation returns.
-        several: Whether it returns a tuple.
-        layers: Convolutions and linear layers so far.
-        macs: Multiply-accumulates of one image so far.
-        biases: Biases that appear when batch normalisation is folded into a convolution.
-        norms: Axes of batch normalisations' scales.
-        slices: Cuts of a dimension of a node: where each starts, and its axis.
-    """
-
-    atoms: Atoms = field(default_factory=Atoms)
-    batch: int = 1
-    layer: str = ""
-    operation: str = ""
-    source: str = ""
-    shapes: list[tuple[int, ...]] = field(default_factory=list)
-    several: bool = False
-    layers: list[Layer] = field(default_factory=list)
-    macs: list[Term] = field(default_factory=list)
-    biases: list[Term] = field(default_factory=list)
-    norms: list[Axis] = field(default_factory=list)
-    slices: dict[tuple[str, int], list[tuple[int, Axis]]] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the only or first tensor the operation returns."""
-        return self.shapes[0]
-
-    def join(self, first: Axis, second: Axis) -> None:
-        """Join two axes for the sake of this operation."""
-        self.atoms.join(first, second, self.operation)
-
-    def freeze(self, *axes: Axis) -> None:
-        """Freeze axes for the sake of this operation."""
-        for axis in axes:
-            self.atoms.freeze(axis, self.operation)
-
-    def fold(self, axis: Axis, parts: int) -> Axis:
-        """Fold an axis for the sake of this operation."""
-        return self.atoms.fold(axis, parts, self.operation)
-
-    def broadcast(self, values: list[Value]) -> Value:
-        """Join operands as element by element arithmetic does."""
-        depth = max(len(value.axes) for value in values)
-        axes = []
-        for place in range(-depth, 0):
-            offered = [value.axes[place] for value in values if len(value.axes) >= -place]
-            size = max(len(axis) for axis in offered)
-            for axis in offered:
-                if len(axis) != size:
-                    self.freeze(axis)
-            full = [axis for axis in offered if len(axis) == size]
-            for axis in full[1:]:
-                self.join(full[0], axis)
-            axes.append(full[0])
-        return Value(tuple(axes), all(value.weight for value in values))
-
-
-Arguments = Mapping[str, Any]
-Result = Value | tuple[Value, ...]
-Operation = Callable[[Walk, Arguments], Result]
-
-
-def tensors_of(value: Any) -> list[Value]:
-    """Return all tensors in the arguments of an operation."""
-    if isinstance(value, Value):
-        return [value]
-    if isinstance(value, Mapping):
-        return tensors_of(list(value.values()))
-    if isinstance(value, list | tuple):
-        return [tensor for entry in value for tensor in tensors_of(entry)]
-    return []
-
-
-def _first(arguments: Arguments) -> Value:
-    return tensors_of(arguments)[0]
-
-
-def _places(arguments: Arguments, depth: int, name: str = "dim") -> list[int]:
-    dims = arguments.get(name)
-    if dims is None or dims == []:
-        return list(range(depth))
-    return [dim % depth for dim in ([dims] if isinstance(dims, int) else dims)]
+__all__ = ["OPERATIONS"]
 
 
 def _pointwise(walk: Walk, arguments: Arguments) -> Value:
@@ -190,12 +89,12 @@ def _product(walk: Walk, left: Value, right: Value) -> Value:
     row = left if len(left.axes) > 1 else Value((fixed(1), *left.axes), left.weight)
     column = right if len(right.axes) > 1 else Value((*right.axes, fixed(1)), right.weight)
     walk.join(row.axes[-1], column.axes[-2])
-    around = ()
+    around: tuple[Axis, ...] = ()
     if len(row.axes) > 2 or len(column.axes) > 2:
         empty = (fixed(1), fixed(1))
-        around = walk.broadcast(
-            [Value((*row.axes[:-2], *empty)), Value((*column.axes[:-2], *empty))]
-        ).axes[:-2]
+        around = walk.broadcast([Value((*row.axes[:-2], *empty)), Value((*column.axes[:-2], *empty))]).axes[
+            :-2
+        ]
     outer, outputs = row.axes[-2], column.axes[-1]
     if right.weight and not left.weight:
         walk.layers.append(Layer(walk.layer, "linear", outputs))
@@ -281,14 +180,14 @@ def _layer_norm(walk: Walk, arguments: Arguments) -> Value:
 
 def _along(walk: Walk, arguments: Arguments) -> Value:
     """Mix the positions of one dimension: they must all stay."""
-    value = _first(arguments)
+    value = first_of(arguments)
     walk.freeze(value.axes[arguments["dim"]])
     return Value(value.axes, value.weight)
 
 
 def _spatial(depth: int) -> Operation:
     def operation(walk: Walk, arguments: Arguments) -> Result:
-        value = _first(arguments)
+        value = first_of(arguments)
         walk.freeze(*value.axes[-depth:])
         made = Value((*value.axes[:-depth], *map(fixed, walk.shape[-depth:])), value.weight)
         return (made, made) if walk.several else made
@@ -300,8 +199,8 @@ def _reduction(*, exact: bool) -> Operation:
     """Reduce dimensions; a sum is the same without the zeros, everything else needs all positions."""
 
     def operation(walk: Walk, arguments: Arguments) -> Value:
-        value = _first(arguments)
-        places = _places(arguments, len(value.axes))
+        value = first_of(arguments)
+        places = places_of(arguments, len(value.axes))
         if not exact:
             walk.freeze(*(value.axes[place] for place in places))
         kept = [
@@ -312,155 +211,6 @@ def _reduction(*, exact: bool) -> Operation:
         return Value(tuple(kept), value.weight)
 
     return operation
-
-
-def _reshape(walk: Walk, arguments: Arguments) -> Value:
-    return walk.atoms.reshape(_first(arguments), walk.shape, walk.operation)
-
-
-def _permute(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    return Value(tuple(value.axes[place] for place in arguments["dims"]), value.weight)
-
-
-def _transpose(_: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    axes = list(value.axes)
-    if len(axes) > 1:
-        first, second = arguments.get("dim0", 0), arguments.get("dim1", 1)
-        axes[first], axes[second] = axes[second], axes[first]
-    return Value(tuple(axes), value.weight)
-
-
-def _unsqueeze(_: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    place = arguments["dim"] % (len(value.axes) + 1)
-    return Value((*value.axes[:place], fixed(1), *value.axes[place:]), value.weight)
-
-
-def _squeeze(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    gone = [place for place in _places(arguments, len(value.axes)) if len(value.axes[place]) == 1]
-    walk.freeze(*(value.axes[place] for place in gone))
-    return Value(tuple(axis for place, axis in enumerate(value.axes) if place not in gone), value.weight)
-
-
-def _expand(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    axes: list[Axis] = []
-    for place, size in zip(range(-len(walk.shape), 0), walk.shape, strict=True):
-        axis = value.axes[place] if len(value.axes) >= -place else fixed(1)
-        if len(axis) != size:
-            walk.freeze(axis)
-            axis = fixed(size)
-        axes.append(axis)
-    return Value(tuple(axes), value.weight)
-
-
-def _repeat(_: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    times = arguments["repeats"]
-    axes = [fixed(1)] * (len(times) - len(value.axes)) + list(value.axes)
-    return Value(tuple(np.tile(a, n) for a, n in zip(axes, times, strict=True)), value.weight)
-
-
-def _cat(walk: Walk, arguments: Arguments) -> Value:
-    values = [value for value in tensors_of(arguments["tensors"]) if value.shape != (0,)]
-    place = arguments["dim"] % len(values[0].axes)
-    joined = [Value((*value.axes[:place], *value.axes[place + 1 :]), value.weight) for value in values]
-    rest = walk.broadcast(joined).axes if joined[0].axes else ()
-    axis = np.concatenate([value.axes[place] for value in values])
-    return Value((*rest[:place], axis, *rest[place:]), all(value.weight for value in values))
-
-
-def _stack(walk: Walk, arguments: Arguments) -> Value:
-    values = tensors_of(arguments["tensors"])
-    made = walk.broadcast(values)
-    place = arguments["dim"] % (len(made.axes) + 1)
-    return Value((*made.axes[:place], fixed(len(values)), *made.axes[place:]), made.weight)
-
-
-def _cut(value: Value, place: int, axis: Axis) -> Value:
-    return Value((*value.axes[:place], axis, *value.axes[place + 1 :]), value.weight)
-
-
-def _split(walk: Walk, arguments: Arguments) -> tuple[Value, ...]:
-    """Cut a dimension: of equal pieces the same offset goes everywhere, so that they stay equal."""
-    value = _first(arguments)
-    place = arguments["dim"] % len(value.axes)
-    sizes = [shape[place] for shape in walk.shapes]
-    axis = value.axes[place]
-    if len(set(sizes)) == 1:
-        walk.fold(axis, len(sizes))
-    pieces = np.split(axis, np.cumsum(sizes)[:-1])
-    return tuple(_cut(value, place, piece) for piece in pieces)
-
-
-def _unbind(walk: Walk, arguments: Arguments) -> tuple[Value, ...]:
-    value = _first(arguments)
-    place = arguments["dim"] % len(value.axes)
-    walk.freeze(value.axes[place])
-    made = Value((*value.axes[:place], *value.axes[place + 1 :]), value.weight)
-    return (made,) * len(value.axes[place])
-
-
-def _select(walk: Walk, arguments: Arguments) -> Value:
-    return _unbind(walk, arguments)[0]
-
-
-def _slice(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    place = (arguments.get("dim") or 0) % len(value.axes)
-    if "length" in arguments:
-        start = int(arguments["start"])
-        bounds = slice(start, start + arguments["length"])
-    else:
-        bounds = slice(arguments.get("start"), arguments.get("end"), arguments.get("step") or 1)
-    axis = value.axes[place]
-    piece = axis[bounds]
-    if len(piece) != len(axis):
-        start = bounds.indices(len(axis))[0] if bounds.step in (None, 1) else -1
-        walk.slices.setdefault((walk.source, place), []).append((start, piece))
-    return _cut(value, place, piece)
-
-
-def _pad(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    constant = arguments.get("mode", "constant") == "constant"
-    axes = list(value.axes)
-    pads = arguments["pad"]
-    for place, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True), start=1):
-        axis = axes[-place]
-        if before == after == 0:
-            continue
-        if not constant or before < 0 or after < 0:
-            walk.freeze(axis)
-            axes[-place] = fixed(len(axis) + before + after)
-        else:
-            axes[-place] = np.concatenate([fixed(before), axis, fixed(after)])
-    return Value(tuple(axes), value.weight)
-
-
-def _pixel_shuffle(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    times = int(arguments["upscale_factor"]) ** 2
-    rows = value.axes[-3].reshape(-1, times)
-    for column in rows.T[1:]:
-        walk.join(rows[:, 0], column)
-    walk.freeze(*value.axes[-2:])
-    return Value((*value.axes[:-3], rows[:, 0], *map(fixed, walk.shape[-2:])))
-
-
-def _channel_shuffle(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    groups = int(arguments["groups"])
-    return _cut(value, 1, np.repeat(walk.fold(value.axes[1], groups), groups))
-
-
-def _glu(walk: Walk, arguments: Arguments) -> Value:
-    value = _first(arguments)
-    place = arguments["dim"] % len(value.axes)
-    return _cut(value, place, walk.fold(value.axes[place], 2))
 
 
 def _prelu(walk: Walk, arguments: Arguments) -> Value:
@@ -511,25 +261,27 @@ OPERATIONS: Mapping[str, Operation] = dict(
         *_same("max_pool3d avg_pool3d adaptive_avg_pool3d upsample_nearest3d", _spatial(3)),
         ("sum", _reduction(exact=True)),
         *_same("mean amax amin var std norm linalg_vector_norm logsumexp prod", _reduction(exact=False)),
-        *_same("reshape view _unsafe_view flatten unflatten view_as", _reshape),
-        ("permute", _permute),
-        *_same("transpose t swapaxes numpy_T", _transpose),
-        ("unsqueeze", _unsqueeze),
-        ("squeeze", _squeeze),
-        *_same("expand expand_as broadcast_to", _expand),
-        ("repeat", _repeat),
-        *_same("cat concat concatenate", _cat),
-        ("stack", _stack),
-        *_same("split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk", _split),
-        ("unbind", _unbind),
-        ("select", _select),
-        *_same("slice narrow", _slice),
-        *_same("pad constant_pad_nd", _pad),
-        ("pixel_shuffle", _pixel_shuffle),
-        *_same("channel_shuffle native_channel_shuffle", _channel_shuffle),
-        ("glu", _glu),
+        *_same("reshape view _unsafe_view flatten unflatten view_as", shapes.reshape),
+        ("permute", shapes.permute),
+        *_same("transpose t swapaxes numpy_T", shapes.transpose),
+        ("unsqueeze", shapes.unsqueeze),
+        ("squeeze", shapes.squeeze),
+        *_same("expand expand_as broadcast_to", shapes.expand),
+        ("repeat", shapes.repeat),
+        *_same("cat concat concatenate", shapes.cat),
+        ("stack", shapes.stack),
+        *_same("split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk", shapes.split),
+        ("unbind", shapes.unbind),
+        ("select", shapes.select),
+        *_same("slice narrow", shapes.cut_out),
+        *_same("pad constant_pad_nd", shapes.pad),
+        ("pixel_shuffle", shapes.pixel_shuffle),
+        *_same("channel_shuffle native_channel_shuffle", shapes.channel_shuffle),
+        ("glu", shapes.glu),
         ("prelu", _prelu),
-        *_same("zeros ones full arange empty scalar_tensor new_zeros new_ones new_full eye linspace", _constant),
+        *_same(
+            "zeros ones full arange empty scalar_tensor new_zeros new_ones new_full eye linspace", _constant
+        ),
     )
 )
 """Name of an ATen operation, without its overload and without the `_` of those in place."""

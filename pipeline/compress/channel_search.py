@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.compress.channel_graph import ChannelGraph, Group
-from pipeline.compress.channel_operations import Term
+from pipeline.compress.channel_walk import Term
 
 __all__ = ["Candidates", "Costs", "Counts", "Unreachable", "find_counts", "rank_units"]
 
@@ -35,7 +35,9 @@ class Costs:
 
     def __init__(self, graph: ChannelGraph, groups: Sequence[Group]) -> None:
         self._number = {
-            int(root): (place, unit) for place, group in enumerate(groups) for unit, root in enumerate(group.roots)
+            int(root): (place, unit)
+            for place, group in enumerate(groups)
+            for unit, root in enumerate(group.roots)
         }
         self._groups = len(groups)
         self._terms = {
@@ -95,7 +97,9 @@ class Candidates:
         return np.array([levels[-1] for levels in self.levels], dtype=np.int64)
 
 
-def levels_of(group: Group, sizes: Sequence[int], taken: Sequence[int], round_to: int, ratio: float) -> tuple[int, ...]:
+def levels_of(
+    group: Group, sizes: Sequence[int], taken: Sequence[int], round_to: int, ratio: float
+) -> tuple[int, ...]:
     """Return the numbers of units that may go.
 
     Args:
@@ -109,10 +113,7 @@ def levels_of(group: Group, sizes: Sequence[int], taken: Sequence[int], round_to
         count
         for count in range(1, group.size)
         if count <= ratio * group.size
-        and all(
-            (size - count * each) % round_to == 0
-            for size, each in zip(sizes, taken, strict=True)
-        )
+        and all((size - count * each) % round_to == 0 for size, each in zip(sizes, taken, strict=True))
     ]
     return (0, *fitting)
 
@@ -147,7 +148,9 @@ def rank_units(
 
 
 class _Search:
-    def __init__(self, candidates: Candidates, ranked: npt.NDArray[np.int64], cost: Callable[[Counts], float]) -> None:
+    def __init__(
+        self, candidates: Candidates, ranked: npt.NDArray[np.int64], cost: Callable[[Counts], float]
+    ) -> None:
         self._candidates = candidates
         self._ranked = ranked
         self._cost = cost
@@ -189,7 +192,7 @@ class _Search:
                 return counts
 
     def swap(self, counts: Counts, target: float) -> Counts:
-        """Exchange a level of one group for one of another while that brings the cost nearer to the target."""
+        """Exchange a level of one group for one of another while that brings the cost nearer."""
         for _ in range(_MAX_SWAPS):
             best, reached = None, self._cost(counts)
             if reached >= BAND * target:

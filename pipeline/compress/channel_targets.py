@@ -142,4 +142,3 @@ def _meet_timed(
         if came >= _LATENCY_BAND * target.allowed:
             break
     return best
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trial by removal: a group whose channels cannot go as the graph says stays, and is named with the reason."""
+"""Trial by removal: a group whose channels cannot go as the graph says stays, and is named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Choose = Callable[[Group], npt.NDArray[np.int64]]
 
 
 def _halves(seed: int) -> tuple[_Choose, _Choose]:
-    def first(group: Group) -> npt.NDArray[np.int64]:
+    def first(_: Group) -> npt.NDArray[np.int64]:
         return np.zeros(1, dtype=np.int64)
 
     def half(group: Group) -> npt.NDArray[np.int64]:
@@ -78,8 +78,6 @@ def try_groups(
     for choose in _halves(seed):
         broken = failing(probe, [(group, choose(group)) for group in left], images)
         for place, reason in broken.items():
-            held |= {name: reason for name in left[place].layers}
+            held |= dict.fromkeys(left[place].layers, reason)
         left = [group for place, group in enumerate(left) if place not in broken]
     return left, held
-
-

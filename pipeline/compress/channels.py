@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from checks.errors import CompressionError
 from pipeline.compress.channel_criteria import accumulate_gradients, load_criterion, mean_loss, score_units
-from pipeline.compress.channel_graph import ChannelGraph, Group, trace_channels
+from pipeline.compress.channel_graph import OUTPUT_REASON, ChannelGraph, Group, trace_channels
 from pipeline.compress.channel_search import (
     Candidates,
     Costs,
@@ -32,7 +31,7 @@ from pipeline.compress.channel_search import (
     levels_of,
     rank_units,
 )
-from pipeline.compress.channel_surgery import mask_channels, probe_of, remove_channels, removal_of
+from pipeline.compress.channel_surgery import mask_channels, probe_of, removal_of, remove_channels
 from pipeline.compress.channel_targets import Target, meet, target_of
 from pipeline.compress.channel_trials import failing, try_groups
 from pipeline.compress.configs import Channels, Neurons
@@ -74,24 +73,32 @@ class _Job:
 
 def _held_by_user(module: nn.Module, skip: tuple[str, ...], where: str) -> dict[str, str]:
     """Return the parameters below the layers a user wants left as they are."""
-    known = {name: layer for name, layer in module.named_modules() if name and any(True for _ in layer.parameters())}
+    known = {
+        name: layer
+        for name, layer in module.named_modules()
+        if name and any(True for _ in layer.parameters())
+    }
     prefix = "network." if isinstance(module, Preprocessed) else ""
     first = {id(tensor): name for name, tensor in reversed(list(module.named_parameters()))}
-    held = {}
+    held: dict[str, str] = {}
     for name in skip:
         layer = known.get(name) or known.get(prefix + name)
         if layer is None:
             shown = [known_name.removeprefix(prefix) for known_name in known]
             close = difflib.get_close_matches(name, shown, n=3, cutoff=0.4) or shown[:5]
             raise CompressionError(
-                f"expected names of layers, got {name!r}", where=where, hint=f"close to it: {', '.join(close)}"
+                f"expected names of layers, got {name!r}",
+                where=where,
+                hint=f"close to it: {', '.join(close)}",
             )
         held |= {first[id(tensor)]: "named under skip" for tensor in layer.parameters()}
     return held
 
 
 def _why_held(held: Mapping[str, str]) -> str:
-    named = [f"{name} ({reason})" for name, reason in held.items()]
+    # That outputs stay goes without saying; whatever else holds something comes first.
+    told = sorted(held.items(), key=lambda entry: entry[1] == OUTPUT_REASON)
+    named = [f"{name} ({reason})" for name, reason in told]
     more = f", and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
     return f"kept: {', '.join(named[:_MAX_NAMED])}{more}" if named else "ask for less"
 
@@ -113,7 +120,7 @@ def _candidates(job: _Job, graph: ChannelGraph, groups: list[Group]) -> Candidat
     chosen: list[tuple[Group, npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[int, ...]]] = []
     for group, scores in zip(groups, scored, strict=True):
         if scores is None:
-            job.held |= {name: "no batch normalisation to rank its channels by" for name in group.layers}
+            job.held |= dict.fromkeys(group.layers, "no batch normalisation to rank its channels by")
             continue
         axes = [graph.layers[name] for name in group.layers]
         each = [int((axis == group.roots[0]).sum()) for axis in axes]
@@ -128,7 +135,9 @@ def _candidates(job: _Job, graph: ChannelGraph, groups: list[Group]) -> Candidat
     return Candidates(*(tuple(column) for column in columns))
 
 
-def _priorities(job: _Job, candidates: Candidates, cost: Callable[[Counts], float]) -> list[npt.NDArray[np.float64]]:
+def _priorities(
+    job: _Job, candidates: Candidates, cost: Callable[[Counts], float]
+) -> list[npt.NDArray[np.float64]]:
     """Return, by rank in its group, what the loss suffers from a unit for what the unit saves.
 
     Each group is masked at a few ratios, on training examples; between them the loss is a straight line.
@@ -160,7 +169,9 @@ def _priorities(job: _Job, candidates: Candidates, cost: Callable[[Counts], floa
     return made
 
 
-def _choose(job: _Job, target: Target, now: float, graph: ChannelGraph, groups: list[Group]) -> tuple[Candidates, Counts]:
+def _choose(
+    job: _Job, target: Target, now: float, graph: ChannelGraph, groups: list[Group]
+) -> tuple[Candidates, Counts]:
     """Choose what goes, so that the target is met."""
     candidates = _candidates(job, graph, groups)
     costs = Costs(graph, candidates.groups)
@@ -180,7 +191,9 @@ def _choose(job: _Job, target: Target, now: float, graph: ChannelGraph, groups: 
     return candidates, meet(target, now, candidates.most(), cost, attempt, measure)
 
 
-def _figures(graph: ChannelGraph, candidates: Candidates | None, counts: Counts | None, held: Mapping[str, str]) -> dict[str, Any]:
+def _figures(
+    graph: ChannelGraph, candidates: Candidates | None, counts: Counts | None, held: Mapping[str, str]
+) -> dict[str, Any]:
     gone = np.zeros(0, dtype=np.int64)
     if candidates is not None and counts is not None:
         gone = np.concatenate([gone, *(group.roots[units] for group, units in candidates.chosen(counts))])
@@ -223,7 +236,7 @@ def _prune(job: _Job) -> Applied:
         if not wrong:
             break
         for place, reason in wrong.items():
-            job.held |= {name: reason for name in choice[place][0].layers}
+            job.held |= dict.fromkeys(choice[place][0].layers, reason)
         stay = {id(choice[place][0]) for place in wrong}
         groups = [group for group in groups if id(group) not in stay]
     pruned = remove_channels(module, removal_of(choice))

@@ -17,7 +17,7 @@ __all__ = ["count_macs"]
 def _convolution(args: Any, output: torch.Tensor) -> int:
     image, weight, transposed = args[0], args[1], args[6]
     positions = (image if transposed else output).shape[2:]
-    return len(image) * weight.numel() * prod(positions)
+    return int(len(image) * weight.numel() * prod(positions))
 
 
 def _product(left: torch.Tensor, output: torch.Tensor) -> int:
@@ -26,7 +26,7 @@ def _product(left: torch.Tensor, output: torch.Tensor) -> int:
 
 def _attention(args: Any, _: Any) -> int:
     query, key, value = args[:3]
-    return prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return int(prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
 _FORMULAS: dict[str, Callable[[Any, Any], int]] = {
@@ -40,9 +40,9 @@ _FORMULAS: dict[str, Callable[[Any, Any], int]] = {
 }
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

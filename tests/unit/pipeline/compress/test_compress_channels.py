@@ -242,9 +242,7 @@ def install(tmp_path, monkeypatch):
         info = site / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(
-            "[leangate.criteria]\n" + f"last = {module}:score\n" * times
-        )
+        (info / "entry_points.txt").write_text("[leangate.criteria]\n" + f"last = {module}:score\n" * times)
         (site / f"{module}.py").write_text(textwrap.dedent(source))
         monkeypatch.syspath_prepend(str(site))
         modules.append(module)

@@ -49,7 +49,10 @@ def test_what_cannot_be_followed_is_refused_by_name(name):
     with pytest.raises(CompressionError) as caught:
         prune_channels(module, Channels(macs_reduction=1.4, criterion="l2"), zoo.context_of(module))
     assert zoo.ZOO[name].refused in str(caught.value)
-    assert all(torch.equal(a, b) or not b.isfinite().all() for a, b in zip(before.values(), module.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) or not b.isfinite().all()
+        for a, b in zip(before.values(), module.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("scope", ["global", "layer", "sensitivity"])
@@ -91,10 +94,11 @@ def test_the_whole_grid_prunes_right_and_exports(name, criterion):
     for seed, reduction in ((1, 1.2), (2, 1.7)):
         try:
             module, result = _prune(name, criterion, reduction, seed)
-        except CompressionError as error:
-            assert "reached" in str(error)  # too little of this network may go, or the criterion ranks too little
-            assert "kept: " in error.hint
-            continue
-        assert zoo.difference(module, result.module, _images(seed)) < 1e-4
-        if criterion in ("l2", "random"):
-            assert zoo.onnx_difference(result.module, _images(seed)) < 1e-4
+        except CompressionError as refusal:
+            said = refusal  # too little of this network may go, or the criterion ranks too little
+        else:
+            said = None
+            assert zoo.difference(module, result.module, _images(seed)) < 1e-4
+            if criterion in ("l2", "random"):
+                assert zoo.onnx_difference(result.module, _images(seed)) < 1e-4
+        assert said is None or ("reached" in said.what and said.hint.startswith("kept: "))
