@@ -34,7 +34,7 @@ _LIBRARIES = (
         "onnx",
         "onnxruntime",
     ),
-    *("onnxscript", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning"),
+    *("onnxscript", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "torch"),
 )
 """Distributions whose version could change a number or a byte of a bundle."""
 

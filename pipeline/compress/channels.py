@@ -1,221 +1,246 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structured channel pruning: whole channels are removed until a target of multiply-accumulates is met.
+"""Structured pruning: whole channels, or neurons of hidden linear layers, go until a target is met.
 
-torch-pruning traces which layers share channels; this adapter chooses how much to prune, and afterwards
-compares the pruned network with the original whose same channels are set to zero. Both must agree, or
-nothing is returned: a wrongly traced network is refused, never shipped.
+A graph says which channels can only go together (`channel_graph`); a trial on copies finds out whether it
+is right (`channel_trials`); what is right is ranked (`channel_criteria`), chosen (`channel_search`) and
+removed (`channel_surgery`). What was chosen is compared once more with the same channels at zero, on the
+weights as they are: a network that disagrees is never returned.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from torch import nn
-from torch.nn import functional
 
 from checks.errors import CompressionError
-from pipeline.compress.configs import Channels
+from pipeline.compress.channel_criteria import accumulate_gradients, load_criterion, mean_loss, score_units
+from pipeline.compress.channel_graph import OUTPUT_REASON, ChannelGraph, Group, trace_channels
+from pipeline.compress.channel_search import (
+    Candidates,
+    Costs,
+    Counts,
+    Unreachable,
+    find_counts,
+    levels_of,
+    rank_units,
+)
+from pipeline.compress.channel_surgery import mask_channels, probe_of, removal_of, remove_channels
+from pipeline.compress.channel_targets import Target, meet, target_of
+from pipeline.compress.channel_trials import failing, try_groups
+from pipeline.compress.configs import Channels, Neurons
 from pipeline.compress.context import Applied, Context
+from pipeline.compress.macs import count_macs
+from pipeline.models.network import Preprocessed
 
-__all__ = ["count_macs", "prune_channels"]
+__all__ = ["count_macs", "prune_channels", "prune_neurons"]
 
-_SEARCH_STEPS = 10
-_TOLERANCE = 1e-3
-
-
-def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            yield name, layer
+_TRIAL_IMAGES = 3
+_SENSITIVITY_EXAMPLES = 512
+_SENSITIVITY_RATIOS = (0.25, 0.5, 0.75)
+_MAX_NAMED = 6
 
 
-def _width(layer: nn.Conv2d | nn.Linear) -> int:
-    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+@dataclass
+class _Job:
+    """One pass at work.
+
+    Attributes:
+        method: `channels` or `neurons`.
+        module: A copy in eval mode; gets gradients, nothing else.
+        config: Its options.
+        context: What it may use.
+        held: Layer to the reason why some or all of its outputs stay.
+    """
+
+    method: str
+    module: nn.Module
+    config: Channels | Neurons
+    context: Context
+    held: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The key of the target."""
+        return f"{self.method}.{self.config.target[0]}_reduction"
 
 
-def count_macs(module: nn.Module, image: torch.Tensor) -> int:
-    """Count multiply-accumulates of convolutions and linear layers on one image `(1, C, H, W)`."""
-    total = 0
-
-    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += layer.weight.numel() * output.shape[2] * output.shape[3]
-        elif isinstance(layer, nn.Linear):
-            total += layer.weight.numel() * (output.numel() // output.shape[-1])
-
-    handles = [layer.register_forward_hook(count) for _, layer in _layers(module)]
-    try:
-        with torch.no_grad():
-            module(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return total
-
-
-def _output_layer(module: nn.Module, image: torch.Tensor) -> nn.Module:
-    """The layer that runs last: its outputs are the classes, which are never pruned."""
-    seen: list[nn.Module] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, *_: seen.append(layer)) for _, layer in _layers(module)
-    ]
-    try:
-        with torch.no_grad():
-            module(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not seen:
-        raise CompressionError(
-            "expected a network with convolutions or linear layers, got none", where="prune"
-        )
-    return seen[-1]
-
-
-def _importance(criterion: str) -> Any:
-    import torch_pruning as tp
-
-    classes = {
-        "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-        "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-        "batchnorm": tp.importance.BNScaleImportance,
-        "taylor": tp.importance.GroupTaylorImportance,
-        "random": tp.importance.RandomImportance,
+def _held_by_user(module: nn.Module, skip: tuple[str, ...], where: str) -> dict[str, str]:
+    """Return the parameters below the layers a user wants left as they are."""
+    known = {
+        name: layer
+        for name, layer in module.named_modules()
+        if name and any(True for _ in layer.parameters())
     }
-    return classes[criterion]()
+    prefix = "network." if isinstance(module, Preprocessed) else ""
+    first = {id(tensor): name for name, tensor in reversed(list(module.named_parameters()))}
+    held: dict[str, str] = {}
+    for name in skip:
+        layer = known.get(name) or known.get(prefix + name)
+        if layer is None:
+            shown = [known_name.removeprefix(prefix) for known_name in known]
+            close = difflib.get_close_matches(name, shown, n=3, cutoff=0.4) or shown[:5]
+            raise CompressionError(
+                f"expected names of layers, got {name!r}",
+                where=where,
+                hint=f"close to it: {', '.join(close)}",
+            )
+        held |= {first[id(tensor)]: "named under skip" for tensor in layer.parameters()}
+    return held
 
 
-def _copy_with_gradients(module: nn.Module) -> nn.Module:
-    duplicate = copy.deepcopy(module)
-    for new, old in zip(duplicate.parameters(), module.parameters(), strict=True):
-        new.grad = None if old.grad is None else old.grad.clone()
-    return duplicate
+def _why_held(held: Mapping[str, str]) -> str:
+    # That outputs stay goes without saying; whatever else holds something comes first.
+    told = sorted(held.items(), key=lambda entry: entry[1] == OUTPUT_REASON)
+    named = [f"{name} ({reason})" for name, reason in told]
+    more = f", and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+    return f"kept: {', '.join(named[:_MAX_NAMED])}{more}" if named else "ask for less"
 
 
-class _Mask:
-    """The original network with removed channels set to zero, kept in step with the pruning."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.reference = copy.deepcopy(module)
-        self._layers = dict(self.reference.named_modules())
-        self._alive: dict[str, torch.Tensor] = {}
-
-    def remove(self, graph: Any, group: Any) -> None:
-        names = graph._module2name
-        for dependency, indices in group:
-            layer = dependency.target.module
-            if not graph.is_out_channel_pruning_fn(dependency.handler) or not isinstance(layer, nn.Module):
-                continue
-            name = names.get(layer, "")
-            twin = self._layers.get(name)
-            if twin is None or not isinstance(getattr(twin, "weight", None), torch.Tensor):
-                continue
-            self._zero(name, twin, indices)
-
-    def _zero(self, name: str, twin: nn.Module, indices: list[int]) -> None:
-        weight: torch.Tensor = twin.weight  # type: ignore[assignment]
-        alive = self._alive.setdefault(name, torch.arange(weight.shape[0]))
-        gone = torch.zeros(len(alive), dtype=torch.bool)
-        gone[list(indices)] = True
-        with torch.no_grad():
-            weight[alive[gone]] = 0
-            bias = getattr(twin, "bias", None)
-            if isinstance(bias, torch.Tensor):
-                bias[alive[gone]] = 0
-        self._alive[name] = alive[~gone]
+def _usable(job: _Job, graph: ChannelGraph) -> list[Group]:
+    if job.method == "neurons":
+        return [group for group in graph.groups if group.kinds == {"linear"}]
+    return list(graph.groups)
 
 
-def _prune_by_ratio(
-    module: nn.Module, image: torch.Tensor, config: Channels, ratio: float, seed: int
-) -> tuple[nn.Module, _Mask]:
-    import torch_pruning as tp
-
-    torch.manual_seed(seed)
-    pruned = _copy_with_gradients(module)
-    mask = _Mask(module)
-    pruner = tp.pruner.BasePruner(
-        pruned,
-        image,
-        importance=_importance(config.criterion),
-        global_pruning=True,
-        pruning_ratio=ratio,
-        max_pruning_ratio=config.max_ratio,
-        round_to=config.round_to if config.round_to > 1 else None,
-        ignored_layers=[_output_layer(pruned, image)],
+def _candidates(job: _Job, graph: ChannelGraph, groups: list[Group]) -> Candidates:
+    """Score the units of the groups, and say how many of each may go."""
+    narrowed = ChannelGraph(
+        tuple(groups), graph.held, graph.layers, graph.macs, graph.parameters, graph.norms
     )
-    for group in pruner.step(interactive=True):
-        mask.remove(pruner.DG, group)
-        group.prune()
-    trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-    for name, parameter in pruned.named_parameters():
-        parameter.grad = None
-        parameter.requires_grad_(trainable[name])
-    return pruned, mask
+    where = f"{job.method}.criterion"
+    scored = score_units(job.module, narrowed, job.config.criterion, job.context.seed, where)
+    round_to = getattr(job.config, "round_to", 1)
+    chosen: list[tuple[Group, npt.NDArray[np.int64], npt.NDArray[np.float64], tuple[int, ...]]] = []
+    for group, scores in zip(groups, scored, strict=True):
+        if scores is None:
+            job.held |= dict.fromkeys(group.layers, "no batch normalisation to rank its channels by")
+            continue
+        axes = [graph.layers[name] for name in group.layers]
+        each = [int((axis == group.roots[0]).sum()) for axis in axes]
+        levels = levels_of(group, [len(axis) for axis in axes], each, round_to, job.config.max_ratio)
+        if len(levels) == 1:
+            reason = f"no number of channels fits max_ratio {job.config.max_ratio:g} and round_to {round_to}"
+            job.held |= {name: job.held.get(name, reason) for name in group.layers}
+            continue
+        order = np.argsort(scores, kind="stable")
+        chosen.append((group, order, scores[order], levels))
+    columns: Any = zip(*chosen, strict=True) if chosen else ((), (), (), ())
+    return Candidates(*(tuple(column) for column in columns))
 
 
-def _verify(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> None:
-    with torch.no_grad():
-        want, came = reference.eval()(images), pruned.eval()(images)
-    if want.shape != came.shape:
-        raise CompressionError(
-            f"expected scores of shape {tuple(want.shape)}, got {tuple(came.shape)}", where="prune"
-        )
-    if not torch.isfinite(came).all():
-        raise CompressionError("expected finite scores after pruning, got NaN or infinity", where="prune")
-    difference = float((want - came).abs().max())
-    allowed = _TOLERANCE * (1 + float(want.abs().max()))
-    if difference > allowed:
-        raise CompressionError(
-            f"expected the pruned network to agree with the same channels set to zero within {allowed:.2g}, "
-            f"got a difference of {difference:.2g}",
-            where="prune",
-            hint="an operation mixes channels in a way that cannot be traced (normalisation over channels, "
-            "shuffles, padded shortcuts); rewrite it or use the variant without pruning",
-        )
+def _priorities(
+    job: _Job, candidates: Candidates, cost: Callable[[Counts], float]
+) -> list[npt.NDArray[np.float64]]:
+    """Return, by rank in its group, what the loss suffers from a unit for what the unit saves.
 
-
-def _gradients(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
-    # Frozen layers take part in pruning as others do, so their channels need a gradient to be ranked by.
-    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    module.zero_grad()
-    batches = zip(torch.split(images, 128), torch.split(labels, 128), strict=True)
-    for batch, target in batches:
-        functional.cross_entropy(module(batch), target, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-
-
-def _search(
-    module: nn.Module, image: torch.Tensor, config: Channels, target: float, seed: int
-) -> tuple[nn.Module, _Mask, int]:
-    """Bisect the ratio of pruned channels: the gentlest pruning found that meets `target`."""
-    low, high = 0.0, 1.0
-    best: tuple[nn.Module, _Mask, int] | None = None
-    fewest: int | None = None
-    for _ in range(_SEARCH_STEPS):
-        ratio = (low + high) / 2
-        pruned, mask = _prune_by_ratio(module, image, config, ratio, seed)
-        macs = count_macs(pruned, image)
-        fewest = macs if fewest is None else min(fewest, macs)
-        if macs <= target:
-            high = ratio
-            if best is None or macs >= best[2]:
-                best = (pruned, mask, macs)
+    Each group is masked at a few ratios, on training examples; between them the loss is a straight line.
+    """
+    images, labels = job.context.examples(_SENSITIVITY_EXAMPLES)
+    output = job.context.model.output
+    unpruned = mean_loss(job.module, images, labels, output)
+    none = np.zeros(len(candidates.groups), dtype=np.int64)
+    made = []
+    for place, (group, order) in enumerate(zip(candidates.groups, candidates.orders, strict=True)):
+        shares, losses = [0.0], [0.0]
+        for ratio in _SENSITIVITY_RATIOS:
+            count = int(ratio * group.size)
+            if count / group.size <= shares[-1]:
+                continue
+            masked = mask_channels(job.module, removal_of([(group, order[:count])]))
+            shares.append(count / group.size)
+            losses.append(mean_loss(masked, images, labels, output) - unpruned)
+        if len(shares) == 1:
+            slopes = np.zeros(group.size)
         else:
-            low = ratio
-    if best is None:
-        raise CompressionError(
-            f"expected at most {target:.0f} multiply-accumulates, reached {fewest}",
-            where="channels.macs_reduction",
-            hint=f"every layer keeps {1 - config.max_ratio:.0%} of its channels; ask for less",
-        )
-    return best
+            steep = np.diff(losses) / np.diff(shares) / group.size
+            ranks = (np.arange(group.size) + 0.5) / group.size
+            slopes = steep[np.minimum(np.searchsorted(shares, ranks) - 1, len(steep) - 1)]
+        one = none.copy()
+        one[place] = 1
+        saved = max(cost(none) - cost(one), 1e-9)
+        made.append(slopes / saved)
+    return made
+
+
+def _choose(
+    job: _Job, target: Target, now: float, graph: ChannelGraph, groups: list[Group]
+) -> tuple[Candidates, Counts]:
+    """Choose what goes, so that the target is met."""
+    candidates = _candidates(job, graph, groups)
+    costs = Costs(graph, candidates.groups)
+
+    def cost(counts: Counts) -> float:
+        return target.factor * costs.of(target.proxy, counts)
+
+    priorities = _priorities(job, candidates, cost) if job.config.scope == "sensitivity" else None
+    ranked = rank_units(candidates, job.config.scope, priorities)
+
+    def attempt(aim: float) -> Counts:
+        return find_counts(candidates, ranked, cost, aim)
+
+    def measure(counts: Counts) -> float:
+        return target.measure(remove_channels(job.module, removal_of(candidates.chosen(counts))))
+
+    return candidates, meet(target, now, candidates.most(), cost, attempt, measure)
+
+
+def _figures(
+    graph: ChannelGraph, candidates: Candidates | None, counts: Counts | None, held: Mapping[str, str]
+) -> dict[str, Any]:
+    gone = np.zeros(0, dtype=np.int64)
+    if candidates is not None and counts is not None:
+        gone = np.concatenate([gone, *(group.roots[units] for group, units in candidates.chosen(counts))])
+    widths = {
+        name: [len(axis), len(axis) - int(np.isin(axis, gone).sum())] for name, axis in graph.layers.items()
+    }
+    return {"channels": widths, "kept": dict(held)}
+
+
+def _prune(job: _Job) -> Applied:
+    config, context, module = job.config, job.context, job.module
+    images, labels = context.examples()
+    load_criterion(config.criterion, f"{job.method}.criterion")
+    hold = _held_by_user(module, config.skip, f"{job.method}.skip")
+    graph = trace_channels(module, images[:2], hold, job.method)
+    job.held |= graph.held
+    target = target_of(config, context)
+    now = target.measure(module)
+    if now <= target.allowed:
+        return Applied(module, _figures(graph, None, None, job.held))
+    trial = images[:_TRIAL_IMAGES]
+    probe = probe_of(module, trial, context.seed)
+    groups, broken = try_groups(probe, _usable(job, graph), trial, context.seed)
+    job.held |= broken
+    if config.criterion == "taylor" or "/" in config.criterion:
+        accumulate_gradients(module, images, labels, context.model.output)
+    while True:
+        try:
+            candidates, counts = _choose(job, target, now, graph, groups)
+        except Unreachable as error:
+            reduction = config.target[1] * target.allowed / error.closest
+            raise CompressionError(
+                f"expected at most {target.shown(target.allowed)}, reached {target.shown(error.closest)}, a "
+                f"reduction of {reduction:.3g}",
+                where=job.where,
+                hint=_why_held(job.held),
+            ) from error
+        choice = candidates.chosen(counts)
+        wrong = failing(probe, choice, trial) | failing(module, choice, trial)
+        if not wrong:
+            break
+        for place, reason in wrong.items():
+            job.held |= dict.fromkeys(choice[place][0].layers, reason)
+        stay = {id(choice[place][0]) for place in wrong}
+        groups = [group for group in groups if id(group) not in stay]
+    pruned = remove_channels(module, removal_of(choice))
+    return Applied(pruned, _figures(graph, candidates, counts, job.held))
 
 
 def prune_channels(module: nn.Module, config: Channels, context: Context) -> Applied:
@@ -224,32 +249,23 @@ def prune_channels(module: nn.Module, config: Channels, context: Context) -> App
     Args:
         module: Maps raw images to scores `(N, K)`; not changed.
         config: What to prune.
-        context: Gives training images, for the Taylor criterion and for verification.
+        context: Gives training images, for criteria and trials.
 
     Raises:
         CompressionError: if the target cannot be met, or the network cannot be pruned safely.
     """
-    images, labels = context.examples()
-    module = copy.deepcopy(module).eval()
-    image = images[:1]
-    before = count_macs(module, image)
-    _, target = context.allowed(config)
-    widths = {name: _width(layer) for name, layer in _layers(module)}
-    if before <= target:
-        return Applied(module, {"channels": {name: [width, width] for name, width in widths.items()}})
-    if config.criterion == "taylor":
-        _gradients(module, images, labels)
-    try:
-        pruned, mask, _ = _search(module, image, config, target, context.seed)
-    except CompressionError:
-        raise
-    except Exception as error:
-        raise CompressionError(
-            f"expected a network whose channels can be traced, got {type(error).__name__}: {error}",
-            where="channels",
-            hint="the network was not changed; use the variant without pruning, or rewrite the operation",
-        ) from error
-    _verify(pruned, mask.reference, images[:16])
-    return Applied(
-        pruned, {"channels": {name: [widths[name], _width(layer)] for name, layer in _layers(pruned)}}
-    )
+    return _prune(_Job("channels", copy.deepcopy(module).eval(), config, context))
+
+
+def prune_neurons(module: nn.Module, config: Neurons, context: Context) -> Applied:
+    """Remove outputs of hidden linear layers until the target is met.
+
+    Args:
+        module: Maps raw images to scores `(N, K)`; not changed.
+        config: What to prune.
+        context: Gives training images, for criteria and trials.
+
+    Raises:
+        CompressionError: if the target cannot be met, or the network cannot be pruned safely.
+    """
+    return _prune(_Job("neurons", copy.deepcopy(module).eval(), config, context))

@@ -23,6 +23,7 @@ __all__ = ["FUNCTIONS", "apply_recipe"]
 
 FUNCTIONS: Mapping[str, tuple[str, str]] = {
     "channels": ("pipeline.compress.channels", "prune_channels"),
+    "neurons": ("pipeline.compress.channels", "prune_neurons"),
     "recover": ("pipeline.compress.recovery", "recover"),
     "iterate": ("pipeline.compress.schedules", "iterate"),
     "blocks": ("pipeline.compress.blocks", "remove_blocks"),
