@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,25 +13,100 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from checks.evidence import Output
 from pipeline.progress import track
 from pipeline.sections import Training
 
-__all__ = ["Teacher", "make_deterministic", "train_network"]
+__all__ = [
+    "Batch",
+    "LabelLoss",
+    "Objective",
+    "Perturbation",
+    "arithmetic",
+    "as_logits",
+    "make_deterministic",
+    "memory_layout",
+    "train_network",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        images: `(B, C, H, W)` raw pixels the network is shown, augmented and perhaps attacked.
+        clean: The same images before any attack.
+        labels: `(B,)`.
+    """
+
+    images: torch.Tensor
+    clean: torch.Tensor
+    labels: torch.Tensor
+
+
+Objective = Callable[[nn.Module, Batch], torch.Tensor]
+"""Maps a network and a batch to the loss, a float32 scalar."""
+
+Perturbation = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""Maps network, augmented images, labels and random state to the images the network is shown instead."""
+
+
+def as_logits(scores: torch.Tensor, output: Output) -> torch.Tensor:
+    """Return scores `(B, K)` as float32 logits.
+
+    The logarithm of a probability is its logit up to a constant an example, so that a softmax of it gives
+    the probability back; a softmax of the probability itself would be a second one.
+
+    Args:
+        scores: What the network answers, in any floating type.
+        output: What that is, `logits` or `probabilities`.
+    """
+    scores = scores.float()
+    if output == "logits":
+        return scores
+    return scores.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def arithmetic(training: Training) -> torch.autocast:
+    """Return the context in which networks are run during training: float32, or bf16 where it is safe."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=training.precision == "bf16")
+
+
+def memory_layout(network: nn.Module, images: torch.Tensor) -> torch.memory_format:
+    """Return the layout in which `network` trains fastest: channels last, unless its code forbids it.
+
+    A `view` of a feature map, for example, needs the other layout.
+
+    Args:
+        network: Not changed.
+        images: `(N, C, H, W)`, a few that it can be tried on.
+    """
+    try:
+        trial = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            trial(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """Distillation with soft targets (Hinton et al. 2015, arXiv:1503.02531).
+class LabelLoss:
+    """Cross-entropy with the labels.
 
     Attributes:
-        network: Maps raw images to scores.
-        weight: Share of the teacher in the loss, [0, 1].
-        temperature: Softens both distributions, above 0.
+        label_smoothing: Share of the target spread over all classes, [0, 1).
+        output: What the network answers.
     """
 
-    network: nn.Module
-    weight: float
-    temperature: float
+    label_smoothing: float = 0.0
+    output: Output = "logits"
+
+    def __call__(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the mean over the batch, in nats."""
+        logits = as_logits(network(batch.images), self.output)
+        return functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
 
 
 def make_deterministic(seed: int) -> None:
@@ -65,23 +142,6 @@ def _augment(
     return images
 
 
-def _loss(
-    scores: torch.Tensor,
-    labels: torch.Tensor,
-    images: torch.Tensor,
-    training: Training,
-    teacher: Teacher | None,
-) -> torch.Tensor:
-    hard = functional.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
-    if teacher is None or teacher.weight == 0:
-        return hard
-    with torch.no_grad():
-        target = functional.log_softmax(teacher.network(images) / teacher.temperature, dim=1)
-    own = functional.log_softmax(scores / teacher.temperature, dim=1)
-    soft = functional.kl_div(own, target, reduction="batchmean", log_target=True) * teacher.temperature**2
-    return (1 - teacher.weight) * hard + teacher.weight * soft
-
-
 def train_network(
     network: nn.Module,
     images: npt.NDArray[np.float32],
@@ -90,7 +150,8 @@ def train_network(
     *,
     pixel_max: int,
     seed: int,
-    teacher: Teacher | None = None,
+    objective: Objective | None = None,
+    perturb: Perturbation | None = None,
     label: str = "training",
 ) -> None:
     """Train `network` in place with AdamW and a one-cycle learning rate; leaves it in eval mode.
@@ -102,15 +163,19 @@ def train_network(
         training: Epochs, rates and augmentation.
         pixel_max: The value of a saturated pixel.
         seed: Of order and augmentation.
-        teacher: Distil from it as well.
+        objective: The loss; by default cross-entropy of logits with the labels.
+        perturb: Changes each augmented batch before the network is shown it.
         label: What the progress bar says.
     """
     if training.epochs == 0:
         network.eval()
         return
     make_deterministic(seed)
+    objective = objective or LabelLoss(training.label_smoothing)
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    layout = memory_layout(network, inputs[:2])
+    network.to(memory_format=layout)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     batches = max(1, len(inputs) // training.batch_size)
@@ -121,10 +186,15 @@ def train_network(
         network.train()
         order = torch.randperm(len(inputs), generator=generator)
         # A last, smaller batch would give BatchNorm noisy statistics; its images come up in other epochs.
-        for batch in order[: batches * training.batch_size].chunk(batches):
-            seen = _augment(inputs[batch], training, pixel_max, generator)
+        for rows in order[: batches * training.batch_size].chunk(batches):
+            clean, wanted = _augment(inputs[rows], training, pixel_max, generator), targets[rows]
+            clean = clean.contiguous(memory_format=layout)
+            shown = clean if perturb is None else perturb(network, clean, wanted, generator)
             optimizer.zero_grad()
-            _loss(network(seen), targets[batch], seen, training, teacher).backward()  # type: ignore[no-untyped-call]
+            with arithmetic(training):
+                loss = objective(network, Batch(shown, clean, wanted))
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+    network.to(memory_format=torch.contiguous_format)
     network.eval()

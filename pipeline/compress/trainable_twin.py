@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trainable twin of an int8 file: float weights behind the very rounding that the file does.
+
+Weights are rounded with a scale a channel, recomputed from the largest weight in each step; rounding is
+straight-through (Bengio, Leonard and Courville 2013, https://arxiv.org/abs/1308.3432). Ranges of activations
+are those of the file, and so is the graph: what was trained goes back into the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from checks.errors import CompressionError
+from pipeline.probes.twin import Graph, Node, compute
+
+__all__ = ["TrainableTwin"]
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operations whose second input is a weight, and third a bias."""
+
+_LOW, _HIGH = -128, 127
+_RANGES = {torch.uint8: (0, 255), torch.int8: (_LOW, _HIGH)}
+_BIAS_LIMIT = 2**31 - 1
+_SMALLEST_SCALE = 1e-12
+
+
+@dataclass
+class _Weight:
+    """An int8 weight: where it stands in the file, and how it is rounded.
+
+    `floors` are pairs of a bias and its input's scale: so large a scale it takes for the bias to fit int32.
+    """
+
+    codes: str
+    scale: str
+    value: str
+    axis: int
+    limit: int
+    per_channel: bool
+    floors: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Bias:
+    """An int32 bias: its scale is that of the input times that of the weight."""
+
+    codes: str
+    scale: str
+    value: str
+    weight: str
+    input_scale: float
+
+
+def _as_weight(node: Node, constants: Mapping[str, Tensor]) -> _Weight | None:
+    codes, scale = constants.get(node.inputs[0]), constants.get(node.inputs[1])
+    if codes is None or scale is None or codes.dtype != torch.int8 or codes.ndim < 2:
+        return None
+    if len(node.inputs) > 2 and bool((constants[node.inputs[2]] != 0).any()):
+        return None
+    # What the file leaves unused (for processors that would saturate) stays unused.
+    limit = min(_HIGH, int(codes.to(torch.int16).abs().max())) or _HIGH
+    axis = int(node.attributes.get("axis", 1)) % codes.ndim
+    return _Weight(node.inputs[0], node.inputs[1], node.output, axis, limit, scale.numel() > 1)
+
+
+def _fuse(nodes: list[Node], constants: Mapping[str, Tensor]) -> list[Node]:
+    """Make one operation of each pair that quantizes and dequantizes with one scale."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    pairs: dict[str, Node] = {}
+    for node in nodes:
+        after = readers.get(node.output, [])
+        zero = constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        if (
+            node.op == "QuantizeLinear"
+            and after
+            and all(entry.op == "DequantizeLinear" and entry.inputs[1:] == node.inputs[1:] for entry in after)
+            and zero is not None
+            and zero.dtype in _RANGES
+            and zero.numel() == 1
+        ):
+            low, high = _RANGES[zero.dtype]
+            scale = float(constants[node.inputs[1]])
+            numbers = {"scale": scale, "zero": int(zero), "low": low, "high": high}
+            pairs[node.output] = Node("FakeQuantize", node.inputs[:1], node.output, numbers)
+    fused = []
+    for node in nodes:
+        if node.output in pairs:
+            fused.append(pairs[node.output])
+        elif node.op == "DequantizeLinear" and node.inputs[0] in pairs:
+            fused.append(Node("Identity", node.inputs[:1], node.output, {}))
+        else:
+            fused.append(node)
+    return fused
+
+
+def _run(node: Node, values: Mapping[str, Tensor]) -> Tensor:
+    if node.op != "FakeQuantize":
+        return compute(node, values)
+    numbers = node.attributes
+    return torch.fake_quantize_per_tensor_affine(
+        values[node.inputs[0]], numbers["scale"], numbers["zero"], numbers["low"], numbers["high"]
+    )
+
+
+class TrainableTwin(nn.Module):
+    """Computes what a QDQ graph computes, with float weights and biases that can be trained."""
+
+    def __init__(self, graph: Graph, zeros: Mapping[str, Tensor]) -> None:
+        """Read weights from the file.
+
+        Args:
+            graph: Of an int8 file.
+            zeros: Name of an int8 weight to where it is zero and must stay so, booleans of its shape.
+
+        Raises:
+            CompressionError: if no weight can be trained.
+        """
+        super().__init__()
+        self._image, self._scores = graph.image, graph.scores
+        self._weights: dict[str, _Weight] = {}
+        self._biases: dict[str, _Bias] = {}
+        self._plain: dict[str, str] = {}
+        self._parameter_of: dict[str, str] = {}
+        self._find(graph)
+        if not self._weights:
+            raise CompressionError("expected a file with int8 weights, got none", where="quantize")
+        with torch.no_grad():
+            self._adopt(graph, zeros)
+            self._fold(graph)
+
+    def _find(self, graph: Graph) -> None:
+        constants = graph.constants
+        dequantized = {node.output: node for node in graph.nodes if node.op == "DequantizeLinear"}
+        for node in graph.nodes:
+            if node.op not in WEIGHTED:
+                continue
+            for name in node.inputs[1:3]:
+                if name in constants and constants[name].is_floating_point():
+                    self._plain[name] = name
+            source = dequantized.get(node.inputs[1])
+            weight = None if source is None else _as_weight(source, constants)
+            if weight is None:
+                continue
+            weight = self._weights.setdefault(weight.value, weight)
+            self._find_bias(node, weight, dequantized, constants)
+
+    def _find_bias(
+        self,
+        node: Node,
+        weight: _Weight,
+        dequantized: Mapping[str, Node],
+        constants: Mapping[str, Tensor],
+    ) -> None:
+        source = dequantized.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        image = dequantized.get(node.inputs[0])
+        if source is None or image is None or constants[source.inputs[0]].dtype != torch.int32:
+            return
+        input_scale = float(constants[image.inputs[1]])
+        bias = _Bias(source.inputs[0], source.inputs[1], source.output, weight.value, input_scale)
+        known = self._biases.setdefault(bias.value, bias)
+        if known != bias:
+            raise CompressionError(
+                f"expected each bias to belong to one layer, got {bias.codes!r} in two", where="quantize"
+            )
+        weight.floors.append((bias.value, input_scale))
+
+    def _adopt(self, graph: Graph, zeros: Mapping[str, Tensor]) -> None:
+        """Make parameters of what is trained."""
+        values = dict(graph.constants)
+        trained = [*self._weights, *self._biases]
+        for node in graph.nodes:
+            if node.output in trained:
+                values[node.output] = compute(node, graph.constants)
+        for index, name in enumerate(sorted({*trained, *self._plain})):
+            # Graphs name values freely, parameters may not be named so.
+            self._parameter_of[name] = f"trained_{index}"
+            self.register_parameter(f"trained_{index}", nn.Parameter(values[name].clone()))
+            weight = self._weights.get(name)
+            mask = None if weight is None else zeros.get(weight.codes)
+            if mask is not None and mask.shape == values[name].shape and bool(mask.any()):
+                self.register_buffer(f"kept_{index}", (~mask).float())
+
+    def _fold(self, graph: Graph) -> None:
+        """Compute once what does not depend on the image or on what is trained."""
+        known = {name: value for name, value in graph.constants.items() if name not in self._parameter_of}
+        waiting = []
+        for node in graph.nodes:
+            if node.output in self._parameter_of:
+                continue
+            if all(name in known for name in node.inputs if name):
+                known[node.output] = compute(node, known)
+            else:
+                waiting.append(node)
+        self._nodes = _fuse(waiting, known)
+        read = {graph.scores, *(name for node in self._nodes for name in node.inputs)}
+        self._buffer_of = {name: f"constant_{index}" for index, name in enumerate(sorted(read & set(known)))}
+        for name, buffer in self._buffer_of.items():
+            self.register_buffer(buffer, known[name])
+
+    def _value(self, name: str) -> Tensor:
+        """The float parameter behind a value, with its zeros."""
+        parameter: Tensor = getattr(self, self._parameter_of[name])
+        kept = getattr(self, self._parameter_of[name].replace("trained", "kept"), None)
+        return parameter if kept is None else parameter * kept
+
+    def _scale(self, weight: _Weight) -> Tensor:
+        """Return the scale of a weight: `(C,)`, or one number if the file has one."""
+        with torch.no_grad():
+            size = self._value(weight.value).abs()
+            others = [axis for axis in range(size.ndim) if axis != weight.axis]
+            scale = size.amax(dim=others) / weight.limit
+            for bias, input_scale in weight.floors:
+                scale = torch.maximum(scale, self._value(bias).abs() / (input_scale * _BIAS_LIMIT))
+            scale = scale.clamp_min(_SMALLEST_SCALE)
+            return scale if weight.per_channel else scale.amax()
+
+    def _rounded(self, weight: _Weight) -> Tensor:
+        value, scale = self._value(weight.value), self._scale(weight)
+        if not weight.per_channel:
+            zero = torch.zeros((), dtype=torch.int32)
+            return torch.fake_quantize_per_tensor_affine(value, scale, zero, _LOW, _HIGH)
+        zeros = torch.zeros(len(scale), dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(value, scale, zeros, weight.axis, _LOW, _HIGH)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores `(N, K)` of `images` `(N, C, H, W)`, float32 in raw pixel units."""
+        values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
+        values |= {name: self._value(name) for name in (*self._biases, *self._plain)}
+        values |= {name: self._rounded(weight) for name, weight in self._weights.items()}
+        values[self._image] = images
+        for node in self._nodes:
+            values[node.output] = _run(node, values)
+        return values[self._scores]
+
+    @torch.no_grad()
+    def initializers(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return what was trained, as the file holds it: by name, int8 codes, int32 biases, float32 scales.
+
+        Raises:
+            CompressionError: if a weight is NaN or infinite.
+        """
+        trained: dict[str, npt.NDArray[np.generic]] = {}
+        exact: dict[str, npt.NDArray[np.float64]] = {}
+        for name in self._parameter_of:
+            exact[name] = self._value(name).numpy().astype(np.float64)
+            if not np.isfinite(exact[name]).all():
+                raise CompressionError(
+                    "expected finite weights after training, got NaN or infinity",
+                    where="recover.learning_rate",
+                    hint="lower it",
+                )
+        trained |= {name: exact[name].astype(np.float32) for name in self._plain}
+        scales = {name: self._scale(weight).numpy() for name, weight in self._weights.items()}
+        for name, weight in self._weights.items():
+            shape = [1] * exact[name].ndim
+            if weight.per_channel:
+                shape[weight.axis] = -1
+            codes = np.rint(exact[name] / scales[name].astype(np.float64).reshape(shape))
+            trained[weight.codes] = np.clip(codes, -weight.limit, weight.limit).astype(np.int8)
+            trained[weight.scale] = scales[name]
+        for name, bias in self._biases.items():
+            scale = (np.float32(bias.input_scale) * scales[bias.weight]).astype(np.float32)
+            codes = np.rint(exact[name] / scale.astype(np.float64))
+            trained[bias.codes] = np.clip(codes, -_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
+            trained[bias.scale] = scale
+        return trained
