@@ -78,7 +78,7 @@ def find_layer(network: nn.Module, name: str, whose: str) -> nn.Module:
     Raises:
         CompressionError: naming the closest layers, if there is none.
     """
-    layers = dict(network.named_modules())
+    layers: dict[str, nn.Module] = dict(network.named_modules())
     # Behind its preprocessing, the user's network is called `network`.
     for known in (name, f"network.{name}"):
         if known in layers:
@@ -174,9 +174,7 @@ class Distillation:
         with _watched(network, config.layers, "network") as seen:
             logits = as_logits(network(batch.images), self.output)
         _expect_seen(seen, config.layers, "network")
-        hard = functional.cross_entropy(
-            logits, batch.labels, label_smoothing=self.labels.label_smoothing
-        )
+        hard = functional.cross_entropy(logits, batch.labels, label_smoothing=self.labels.label_smoothing)
         loss = (1 - config.soft) * hard
         if config.soft:
             loss = loss + config.soft * soft_target_loss(logits, target, config.temperature)

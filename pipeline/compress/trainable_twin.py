@@ -110,15 +110,16 @@ class _RoundTrip(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, numbers: Mapping[str, Any]) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, value: Tensor, numbers: Mapping[str, Any]) -> Tensor:
         codes = (value / numbers["scale"]).round_()
-        inside = codes.clamp(numbers["low"] - numbers["zero"], numbers["high"] - numbers["zero"])
+        inside: Tensor = codes.clamp(numbers["low"] - numbers["zero"], numbers["high"] - numbers["zero"])
         ctx.save_for_backward(inside == codes)
-        return inside.mul_(numbers["scale"])
+        inside.mul_(numbers["scale"])
+        return inside
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (inside,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        inside: Tensor = ctx.saved_tensors[0]
         return gradient * inside, None
 
 
@@ -249,10 +250,22 @@ class TrainableTwin(nn.Module):
         zeros = torch.zeros(len(scale), dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(value, scale, zeros, weight.axis, _LOW, _HIGH)
 
+    def _rounded_bias(self, bias: _Bias) -> Tensor:
+        value = self._value(bias.value)
+        scale = self._bias_scale(bias)
+        with torch.no_grad():
+            codes = (value.double() / scale.double()).round().clamp(-_BIAS_LIMIT, _BIAS_LIMIT)
+            gap = codes.float() * scale - value
+        return value + gap
+
+    def _bias_scale(self, bias: _Bias) -> Tensor:
+        return self._scale(self._weights[bias.weight]) * bias.input_scale
+
     def forward(self, images: Tensor) -> Tensor:
         """Return scores `(N, K)` of `images` `(N, C, H, W)`, float32 in raw pixel units."""
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
-        values |= {name: self._value(name) for name in (*self._biases, *self._plain)}
+        values |= {name: self._value(name) for name in self._plain}
+        values |= {name: self._rounded_bias(bias) for name, bias in self._biases.items()}
         values |= {name: self._rounded(weight) for name, weight in self._weights.items()}
         values[self._image] = images
         for node in self._nodes:
@@ -266,28 +279,24 @@ class TrainableTwin(nn.Module):
         Raises:
             CompressionError: if a weight is NaN or infinite.
         """
-        trained: dict[str, npt.NDArray[np.generic]] = {}
-        exact: dict[str, npt.NDArray[np.float64]] = {}
         for name in self._parameter_of:
-            exact[name] = self._value(name).numpy().astype(np.float64)
-            if not np.isfinite(exact[name]).all():
+            if not torch.isfinite(self._value(name)).all():
                 raise CompressionError(
                     "expected finite weights after training, got NaN or infinity",
                     where="recover.learning_rate",
                     hint="lower it",
                 )
-        trained |= {name: exact[name].astype(np.float32) for name in self._plain}
-        scales = {name: self._scale(weight).numpy() for name, weight in self._weights.items()}
-        for name, weight in self._weights.items():
-            shape = [1] * exact[name].ndim
+        trained = {name: self._value(name).numpy() for name in self._plain}
+        for weight in self._weights.values():
+            scale = self._scale(weight)
+            shape = [1] * self._value(weight.value).ndim
             if weight.per_channel:
                 shape[weight.axis] = -1
-            codes = np.rint(exact[name] / scales[name].astype(np.float64).reshape(shape))
-            trained[weight.codes] = np.clip(codes, -weight.limit, weight.limit).astype(np.int8)
-            trained[weight.scale] = scales[name]
-        for name, bias in self._biases.items():
-            scale = (np.float32(bias.input_scale) * scales[bias.weight]).astype(np.float32)
-            codes = np.rint(exact[name] / scale.astype(np.float64))
-            trained[bias.codes] = np.clip(codes, -_BIAS_LIMIT, _BIAS_LIMIT).astype(np.int32)
-            trained[bias.scale] = scale
+            codes = (self._rounded(weight) / scale.reshape(shape)).round()
+            trained[weight.codes], trained[weight.scale] = codes.to(torch.int8).numpy(), scale.numpy()
+        for bias in self._biases.values():
+            scale = self._bias_scale(bias)
+            codes = (self._value(bias.value).double() / scale.double()).round()
+            trained[bias.codes] = codes.clamp(-_BIAS_LIMIT, _BIAS_LIMIT).to(torch.int32).numpy()
+            trained[bias.scale] = scale.numpy()
         return trained

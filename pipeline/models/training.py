@@ -73,6 +73,11 @@ def arithmetic(training: Training) -> torch.autocast:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=training.precision == "bf16")
 
 
+def _arrange(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lay weights out in place; their values stay."""
+    return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
 def memory_layout(network: nn.Module, images: torch.Tensor) -> torch.memory_format:
     """Return the layout in which `network` trains fastest: channels last, unless its code forbids it.
 
@@ -83,7 +88,7 @@ def memory_layout(network: nn.Module, images: torch.Tensor) -> torch.memory_form
         images: `(N, C, H, W)`, a few that it can be tried on.
     """
     try:
-        trial = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+        trial = _arrange(copy.deepcopy(network).eval(), torch.channels_last)
         with torch.no_grad():
             trial(images.contiguous(memory_format=torch.channels_last))
     except RuntimeError:
@@ -175,7 +180,7 @@ def train_network(
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
     layout = memory_layout(network, inputs[:2])
-    network.to(memory_format=layout)
+    _arrange(network, layout)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     batches = max(1, len(inputs) // training.batch_size)
@@ -196,5 +201,6 @@ def train_network(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    network.to(memory_format=torch.contiguous_format)
+    optimizer.zero_grad()
+    _arrange(network, torch.contiguous_format)
     network.eval()
