@@ -2,6 +2,7 @@
 """recover: learns, repeats, follows its teacher, and withstands what it was trained under."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,8 +28,13 @@ def _net(width=8, seed=0):
     ).eval()  # fmt: skip
 
 
-def _recover(module, context=None, **keys):
-    return recover(module, Recover.model_validate({**BASE, **keys}), context or context_of(module))
+@pytest.fixture(scope="module")
+def context():
+    return context_of(_net())
+
+
+def _recover(module, context, **keys):
+    return recover(module, Recover.model_validate({**BASE, **keys}), context)
 
 
 def _validation(context):
@@ -48,9 +54,8 @@ def _equal(first, second):
         {"precision": "bf16", "distill": {}, "adversarial": {"epsilon": 0.05, "steps": 2}},
     ],
 )
-def test_recovery_learns_repeats_and_changes_nothing_it_was_given(keys):
+def test_recovery_learns_repeats_and_changes_nothing_it_was_given(context, keys):
     module = _net()
-    context = context_of(module)
     before = copy.deepcopy(module.state_dict())
     taught = copy.deepcopy(context.teacher.state_dict())
     first, again = (_recover(module, context, epochs=2, **keys) for _ in range(2))
@@ -61,7 +66,7 @@ def test_recovery_learns_repeats_and_changes_nothing_it_was_given(keys):
     assert all(torch.equal(taught[name], value) for name, value in context.teacher.state_dict().items())
 
 
-def test_a_student_follows_its_teacher():
+def test_a_student_follows_its_teacher(context):
     """A teacher that says the opposite of the labels is believed when it has all the weight."""
 
     class Contrary(nn.Module):
@@ -69,8 +74,7 @@ def test_a_student_follows_its_teacher():
             bands = images.reshape(len(images), 4, -1).mean(2)
             return 8 * functional.one_hot((bands.argmax(1) + 1) % 4, 4).float()
 
-    context = context_of(_net())
-    object.__setattr__(context, "teacher", Contrary())
+    context = replace(context, teacher=Contrary())
     images, labels = _validation(context)
     believing = _recover(_net(), context, distill={"soft": 1.0}).module
     doubting = _recover(_net(), context, distill={"soft": 0.0}).module
@@ -79,9 +83,9 @@ def test_a_student_follows_its_teacher():
         assert (doubting(images).argmax(1) == labels).float().mean() > 0.7
 
 
-def test_features_are_followed_across_other_widths():
+def test_features_are_followed_across_other_widths(context):
     teacher, student = _net(12), _net(6, seed=1)
-    context = context_of(teacher)
+    context = replace(context, teacher=teacher)
     images, _ = _validation(context)
 
     def distance(network):
@@ -99,10 +103,10 @@ def test_features_are_followed_across_other_widths():
     assert distance(matched.module) < 0.7 * distance(plain.module)
 
 
-def test_an_unknown_layer_costs_no_epoch():
+def test_an_unknown_layer_costs_no_epoch(context):
     teacher = _net()
     with pytest.raises(CompressionError, match="layer of the network, got '3'"):
-        _recover(teacher[:3], context_of(teacher), distill={"features": 1.0, "layers": ("3",)})
+        _recover(teacher[:3], replace(context, teacher=teacher), distill={"features": 1.0, "layers": ("3",)})
 
 
 def _attacked(network, images, labels, epsilon, steps=20):
@@ -123,8 +127,7 @@ def _robust(network, images, labels, epsilon):
         return float((network(attacked_images).argmax(1) == labels).float().mean())
 
 
-def test_adversarial_training_withstands_an_attack_that_plain_training_does_not():
-    context = context_of(_net())
+def test_adversarial_training_withstands_an_attack_that_plain_training_does_not(context):
     images, labels = _validation(context)
     epsilon = 0.25
     plain = _recover(_net(), context, epochs=8).module
@@ -138,8 +141,7 @@ def _descent(network, images, labels, **keys):
     return descent(network, images, labels, torch.Generator().manual_seed(0))
 
 
-def test_the_attack_stays_within_budget_and_range_and_raises_the_loss():
-    context = context_of(_net())
+def test_the_attack_stays_within_budget_and_range_and_raises_the_loss(context):
     network = _recover(_net(), context).module
     images, labels = _validation(context)
     attacked = _descent(network, images, labels)
@@ -166,10 +168,10 @@ def test_the_attack_moves_pixels_that_are_saturated():
     assert torch.allclose(attacked, images - 0.1 * PIXEL_MAX, atol=1e-4)
 
 
-def test_a_share_of_the_batch_is_attacked_and_modes_are_kept():
+def test_a_share_of_the_batch_is_attacked_and_modes_are_kept(context):
     network = _net().train()
     network[1].eval()
-    images, labels = _validation(context_of(_net()))
+    images, labels = _validation(context)
     running = network[1].running_mean.clone()
     attacked = _descent(network, images, labels, share=0.25)
     changed = (attacked != images).flatten(1).any(1)
