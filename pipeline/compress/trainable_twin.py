@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from checks.errors import CompressionError
 from pipeline.probes.twin import Graph, Node, compute
 
-__all__ = ["TrainableTwin"]
+__all__ = ["Integers", "TrainableTwin"]
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operations whose second input is a weight, and third a bias."""
@@ -29,6 +29,8 @@ _LOW, _HIGH = -128, 127
 _RANGES = {torch.uint8: (0, 255), torch.int8: (_LOW, _HIGH)}
 _BIAS_LIMIT = 2**31 - 1
 _SMALLEST_SCALE = 1e-12
+_PORTABLE_PAIR = 127
+"""Two weights of one sign that sum to at most 128 cannot saturate 16 bits; each may round up by a half."""
 
 
 @dataclass
@@ -39,10 +41,8 @@ class _Weight:
     """
 
     codes: str
-    scale: str
     value: str
     axis: int
-    limit: int
     per_channel: bool
     floors: list[tuple[str, float]] = field(default_factory=list)
 
@@ -51,11 +51,22 @@ class _Weight:
 class _Bias:
     """An int32 bias: its scale is that of the input times that of the weight."""
 
-    codes: str
-    scale: str
     value: str
     weight: str
     input_scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Integers:
+    """A weight or bias in integers.
+
+    Attributes:
+        codes: int8 or int32, in the shape of the weight or bias.
+        scale: float32, `(C,)` or one number.
+    """
+
+    codes: npt.NDArray[np.generic]
+    scale: npt.NDArray[np.float32]
 
 
 def _as_weight(node: Node, constants: Mapping[str, Tensor]) -> _Weight | None:
@@ -64,10 +75,8 @@ def _as_weight(node: Node, constants: Mapping[str, Tensor]) -> _Weight | None:
         return None
     if len(node.inputs) > 2 and bool((constants[node.inputs[2]] != 0).any()):
         return None
-    # What the file leaves unused (for processors that would saturate) stays unused.
-    limit = min(_HIGH, int(codes.to(torch.int16).abs().max())) or _HIGH
     axis = int(node.attributes.get("axis", 1)) % codes.ndim
-    return _Weight(node.inputs[0], node.inputs[1], node.output, axis, limit, scale.numel() > 1)
+    return _Weight(node.inputs[0], node.outputs[0], axis, scale.numel() > 1)
 
 
 def _fuse(nodes: list[Node], constants: Mapping[str, Tensor]) -> list[Node]:
@@ -78,7 +87,7 @@ def _fuse(nodes: list[Node], constants: Mapping[str, Tensor]) -> list[Node]:
             readers.setdefault(name, []).append(node)
     pairs: dict[str, Node] = {}
     for node in nodes:
-        after = readers.get(node.output, [])
+        after = readers.get(node.outputs[0], [])
         zero = constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if (
             node.op == "QuantizeLinear"
@@ -91,13 +100,13 @@ def _fuse(nodes: list[Node], constants: Mapping[str, Tensor]) -> list[Node]:
             low, high = _RANGES[zero.dtype]
             scale = float(constants[node.inputs[1]])
             numbers = {"scale": scale, "zero": int(zero), "low": low, "high": high}
-            pairs[node.output] = Node("FakeQuantize", node.inputs[:1], node.output, numbers)
+            pairs[node.outputs[0]] = Node("FakeQuantize", node.inputs[:1], node.outputs, numbers)
     fused = []
     for node in nodes:
-        if node.output in pairs:
-            fused.append(pairs[node.output])
+        if node.outputs[0] in pairs:
+            fused.append(pairs[node.outputs[0]])
         elif node.op == "DequantizeLinear" and node.inputs[0] in pairs:
-            fused.append(Node("Identity", node.inputs[:1], node.output, {}))
+            fused.append(Node("Identity", node.inputs[:1], node.outputs, {}))
         else:
             fused.append(node)
     return fused
@@ -123,31 +132,32 @@ class _RoundTrip(torch.autograd.Function):
         return gradient * inside, None
 
 
-def _run(node: Node, values: Mapping[str, Tensor]) -> Tensor:
+def _run(node: Node, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if node.op != "FakeQuantize":
         return compute(node, values)
-    rounded: Tensor = _RoundTrip.apply(values[node.inputs[0]], node.attributes)  # type: ignore[no-untyped-call]
-    return rounded
+    rounded = _RoundTrip.apply(values[node.inputs[0]], node.attributes)  # type: ignore[no-untyped-call]
+    return {node.outputs[0]: rounded}
 
 
 class TrainableTwin(nn.Module):
     """Computes what a QDQ graph computes, with float weights and biases that can be trained."""
 
-    def __init__(self, graph: Graph, zeros: Mapping[str, Tensor]) -> None:
+    def __init__(self, graph: Graph, zeros: Mapping[str, Tensor], *, portable: bool = False) -> None:
         """Read weights from the file.
 
         Args:
             graph: Of an int8 file.
             zeros: Name of an int8 weight to where it is zero and must stay so, booleans of its shape.
+            portable: Whether scales are such that no sum of two products leaves 16 bits.
 
         Raises:
             CompressionError: if no weight can be trained.
         """
         super().__init__()
-        self._image, self._scores = graph.image, graph.scores
+        self._image, self._scores, self._portable = graph.image, graph.scores, portable
         self._weights: dict[str, _Weight] = {}
         self._biases: dict[str, _Bias] = {}
-        self._plain: dict[str, str] = {}
+        self._plain: set[str] = set()
         self._parameter_of: dict[str, str] = {}
         self._find(graph)
         if not self._weights:
@@ -158,13 +168,13 @@ class TrainableTwin(nn.Module):
 
     def _find(self, graph: Graph) -> None:
         constants = graph.constants
-        dequantized = {node.output: node for node in graph.nodes if node.op == "DequantizeLinear"}
+        dequantized = {node.outputs[0]: node for node in graph.nodes if node.op == "DequantizeLinear"}
         for node in graph.nodes:
             if node.op not in WEIGHTED:
                 continue
             for name in node.inputs[1:3]:
                 if name in constants and constants[name].is_floating_point():
-                    self._plain[name] = name
+                    self._plain.add(name)
             source = dequantized.get(node.inputs[1])
             weight = None if source is None else _as_weight(source, constants)
             if weight is None:
@@ -184,11 +194,11 @@ class TrainableTwin(nn.Module):
         if source is None or image is None or constants[source.inputs[0]].dtype != torch.int32:
             return
         input_scale = float(constants[image.inputs[1]])
-        bias = _Bias(source.inputs[0], source.inputs[1], source.output, weight.value, input_scale)
+        bias = _Bias(source.outputs[0], weight.value, input_scale)
         known = self._biases.setdefault(bias.value, bias)
         if known != bias:
             raise CompressionError(
-                f"expected each bias to belong to one layer, got {bias.codes!r} in two", where="quantize"
+                f"expected each bias to belong to one layer, got {bias.value!r} in two", where="quantize"
             )
         weight.floors.append((bias.value, input_scale))
 
@@ -197,8 +207,8 @@ class TrainableTwin(nn.Module):
         values = dict(graph.constants)
         trained = [*self._weights, *self._biases]
         for node in graph.nodes:
-            if node.output in trained:
-                values[node.output] = compute(node, graph.constants)
+            if node.outputs[0] in trained:
+                values |= compute(node, graph.constants)
         for index, name in enumerate(sorted({*trained, *self._plain})):
             # Graphs name values freely, parameters may not be named so.
             self._parameter_of[name] = f"trained_{index}"
@@ -213,10 +223,10 @@ class TrainableTwin(nn.Module):
         known = {name: value for name, value in graph.constants.items() if name not in self._parameter_of}
         waiting = []
         for node in graph.nodes:
-            if node.output in self._parameter_of:
+            if node.outputs[0] in self._parameter_of:
                 continue
             if all(name in known for name in node.inputs if name):
-                known[node.output] = compute(node, known)
+                known |= compute(node, known)
             else:
                 waiting.append(node)
         self._nodes = _fuse(waiting, known)
@@ -234,9 +244,13 @@ class TrainableTwin(nn.Module):
     def _scale(self, weight: _Weight) -> Tensor:
         """Return the scale of a weight: `(C,)`, or one number if the file has one."""
         with torch.no_grad():
-            size = self._value(weight.value).abs()
-            others = [axis for axis in range(size.ndim) if axis != weight.axis]
-            scale = size.amax(dim=others) / weight.limit
+            rows = self._value(weight.value).movedim(weight.axis, 0).flatten(1)
+            scale = rows.abs().amax(dim=1) / _HIGH
+            if self._portable and rows.shape[1] > 1:
+                pairs = torch.stack(
+                    [side.topk(2, dim=1).values.clamp_min(0).sum(1) for side in (rows, -rows)]
+                )
+                scale = torch.maximum(scale, pairs.amax(dim=0) / _PORTABLE_PAIR)
             for bias, input_scale in weight.floors:
                 scale = torch.maximum(scale, self._value(bias).abs() / (input_scale * _BIAS_LIMIT))
             scale = scale.clamp_min(_SMALLEST_SCALE)
@@ -264,17 +278,17 @@ class TrainableTwin(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return scores `(N, K)` of `images` `(N, C, H, W)`, float32 in raw pixel units."""
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
-        values |= {name: self._value(name) for name in self._plain}
+        values |= {name: self._value(name) for name in sorted(self._plain)}
         values |= {name: self._rounded_bias(bias) for name, bias in self._biases.items()}
         values |= {name: self._rounded(weight) for name, weight in self._weights.items()}
         values[self._image] = images
         for node in self._nodes:
-            values[node.output] = _run(node, values)
+            values |= _run(node, values)
         return values[self._scores]
 
     @torch.no_grad()
-    def initializers(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return what was trained, as the file holds it: by name, int8 codes, int32 biases, float32 scales.
+    def integers(self) -> dict[str, Integers]:
+        """Return what was trained as the file holds it: each by the name of what is dequantized from it.
 
         Raises:
             CompressionError: if a weight is NaN or infinite.
@@ -286,17 +300,21 @@ class TrainableTwin(nn.Module):
                     where="recover.learning_rate",
                     hint="lower it",
                 )
-        trained = {name: self._value(name).numpy() for name in self._plain}
-        for weight in self._weights.values():
+        trained = {}
+        for name, weight in self._weights.items():
             scale = self._scale(weight)
-            shape = [1] * self._value(weight.value).ndim
+            shape = [1] * self._value(name).ndim
             if weight.per_channel:
                 shape[weight.axis] = -1
             codes = (self._rounded(weight) / scale.reshape(shape)).round()
-            trained[weight.codes], trained[weight.scale] = codes.to(torch.int8).numpy(), scale.numpy()
-        for bias in self._biases.values():
+            trained[name] = Integers(codes.to(torch.int8).numpy(), scale.numpy())
+        for name, bias in self._biases.items():
             scale = self._bias_scale(bias)
-            codes = (self._value(bias.value).double() / scale.double()).round()
-            trained[bias.codes] = codes.clamp(-_BIAS_LIMIT, _BIAS_LIMIT).to(torch.int32).numpy()
-            trained[bias.scale] = scale.numpy()
+            codes = (self._value(name).double() / scale.double()).round().clamp(-_BIAS_LIMIT, _BIAS_LIMIT)
+            trained[name] = Integers(codes.to(torch.int32).numpy(), scale.numpy())
         return trained
+
+    @torch.no_grad()
+    def floats(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return weights and biases of layers that the file keeps in float, by name."""
+        return {name: self._value(name).numpy() for name in sorted(self._plain)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from pipeline.models.recording import measure_on_validation
 from pipeline.probes.session import open_session, predict
 from pipeline.probes.twin import read_graph
 
-__all__ = ["Lesson", "quantize_trained_int8"]
+__all__ = ["Lesson", "quantize_trained_int8", "write_integers"]
 
 _BATCH = 256
 _LEAST_AGREEMENT = 0.98
@@ -59,22 +59,62 @@ class Lesson:
 
 
 def _zeros(source: Path, static: onnx.ModelProto) -> dict[str, torch.Tensor]:
-    """Return where weights are zero in the float file: pruned weights stay so."""
-    floats = {tensor.name: tensor for tensor in onnx.load(source).graph.initializer}
+    """Return where weights are zero in the float file: pruned weights stay so.
+
+    Files do not say which weight was made of which. One of the same shape that is zero wherever another
+    is zero is taken for it; were it not, rounding would have made these zeros, and they may stay.
+    """
+    floats = [numpy_helper.to_array(tensor) for tensor in onnx.load(source).graph.initializer]
+    masks = [value == 0 for value in floats if value.dtype == np.float32 and value.ndim > 1]
     found = {}
     for tensor in static.graph.initializer:
-        origin = floats.get(tensor.name.removesuffix("_quantized"))
-        if tensor.data_type == onnx.TensorProto.INT8 and origin is not None and origin.dims == tensor.dims:
-            found[tensor.name] = torch.from_numpy(numpy_helper.to_array(origin) == 0)
+        if tensor.data_type != onnx.TensorProto.INT8:
+            continue
+        codes = numpy_helper.to_array(tensor)
+        fitting = [mask for mask in masks if mask.shape == codes.shape and not codes[mask].any()]
+        if fitting:
+            found[tensor.name] = torch.from_numpy(max(fitting, key=np.count_nonzero))
     return found
 
 
-def _write(model: onnx.ModelProto, trained: Mapping[str, npt.NDArray[np.generic]], path: Path) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.name in trained:
-            value = trained[tensor.name].reshape(tuple(tensor.dims))
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+def write_integers(model: onnx.ModelProto, twin: TrainableTwin, path: Path) -> None:
+    """Put what was trained back into its places, and write the file.
+
+    Args:
+        model: What the twin was built from; changed.
+        twin: What was trained.
+        path: Where the file goes.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    names = {*tensors, *(name for node in model.graph.node for name in (*node.input, *node.output))}
+    integers = twin.integers()
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.output[0] not in integers:
+            continue
+        trained = integers[node.output[0]]
+        if readers[node.input[1]] > 1:
+            # A scale that happened to equal another's may be stored once; it need not any longer.
+            scale = model.graph.initializer.add()
+            scale.CopyFrom(tensors[node.input[1]])
+            scale.name = node.input[1] = _unused(f"{node.input[0]}.scale", names)
+            tensors[scale.name] = scale
+        for name, value in zip(node.input[:2], (trained.codes, trained.scale), strict=True):
+            _replace(tensors[name], value)
+    for name, value in twin.floats().items():
+        _replace(tensors[name], value)
     save_onnx(model, path)
+
+
+def _unused(name: str, names: set[str]) -> str:
+    while name in names:
+        name += "_"
+    names.add(name)
+    return name
+
+
+def _replace(tensor: onnx.TensorProto, value: npt.NDArray[np.generic]) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(value.reshape(tuple(tensor.dims)), tensor.name))
 
 
 def _agreement(twin: nn.Module, path: Path, images: npt.NDArray[np.float32]) -> float:
@@ -123,7 +163,7 @@ def quantize_trained_int8(
         model = onnx.load(static)
         accuracy, loss = measure_on_validation(static, lesson.dataset, output=lesson.output)
         figures["untrained"] = {"validation_accuracy": accuracy, "validation_loss": loss}
-        twin = TrainableTwin(read_graph(static), _zeros(source, model))
+        twin = TrainableTwin(read_graph(static), _zeros(source, model), portable=config.portable)
         retrain(
             twin,
             config.recover,
@@ -133,7 +173,7 @@ def quantize_trained_int8(
             seed=lesson.seed,
             label="quantization-aware training",
         )
-        _write(model, twin.initializers(), trained)
+        write_integers(model, twin, trained)
         if integer_share(trained) != integer_share(static):
             raise CompressionError(
                 f"expected {integer_share(static)} convolutions in integers after training, "

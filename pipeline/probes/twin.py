@@ -39,7 +39,7 @@ class Node:
 
     op: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attributes: dict[str, Any]
 
 
@@ -80,24 +80,25 @@ def _node(node: onnx.NodeProto, path: Path) -> Node:
         )
     if any(node.output[1:]):
         raise ProbeError(f"expected one output of {node.op_type}, got {list(node.output)}", where=str(path))
-    return Node(node.op_type, tuple(node.input), node.output[0], _attributes(node))
+    return Node(node.op_type, tuple(node.input), tuple(node.output), _attributes(node))
 
 
-def compute(node: Node, values: Mapping[str, Tensor]) -> Tensor:
-    """Compute one operation from the values it reads.
+def compute(node: Node, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs of an operation by name, from the values it reads.
 
     Raises:
         ProbeError: if it cannot be computed from them.
     """
     inputs = tuple(values[name] if name else None for name in node.inputs)
     try:
-        return OPERATORS[node.op](Call(node.op, inputs, node.attributes))
+        result = OPERATORS[node.op](Call(node.op, inputs, node.attributes))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shapes = [None if value is None else tuple(value.shape) for value in inputs]
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ProbeError(
-            f"expected {node.op} to compute {node.output!r} from {shapes}, got {first}"
+            f"expected {node.op} to compute {node.outputs[0]!r} from {shapes}, got {first}"
         ) from error
+    return {node.outputs[0]: result}
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Twin(nn.Module):
         with torch.no_grad():
             for node in graph.nodes:
                 if all(name in known for name in node.inputs if name):
-                    known[node.output] = compute(node, known)
+                    known |= compute(node, known)
                 else:
                     self._nodes.append(node)
         read = {graph.scores, *(name for node in self._nodes for name in node.inputs)}
@@ -143,7 +144,7 @@ class Twin(nn.Module):
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         values[self._image] = images
         for node in self._nodes:
-            values[node.output] = compute(node, values)
+            values |= compute(node, values)
         return values[self._scores]
 
 
@@ -174,7 +175,7 @@ def read_graph(path: Path) -> Graph:
             constants[node.output[0]] = _constant(node, path)
         else:
             nodes.append(_node(node, path))
-    known = {*constants, inputs[0], *(node.output for node in nodes)}
+    known = {*constants, inputs[0], *(name for node in nodes for name in node.outputs)}
     read = {graph.output[0].name, *(name for node in nodes for name in node.inputs if name)}
     missing = sorted(read - known)
     if missing:

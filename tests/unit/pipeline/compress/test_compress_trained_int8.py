@@ -16,8 +16,8 @@ from checks.errors import CompressionError
 from pipeline.compress.configs import Recover, StaticInt8, TrainedInt8
 from pipeline.compress.recovery import recover
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
-from pipeline.compress.trainable_twin import TrainableTwin
-from pipeline.compress.trained_int8 import Lesson, quantize_trained_int8
+from pipeline.compress.trainable_twin import Integers, TrainableTwin
+from pipeline.compress.trained_int8 import Lesson, quantize_trained_int8, write_integers
 from pipeline.models.export import export_onnx
 from pipeline.models.recording import measure_on_validation
 from pipeline.probes.session import open_session, predict
@@ -196,15 +196,15 @@ def test_training_that_diverges_is_refused_and_leaves_nothing(made, tmp_path):
 
 def test_a_file_that_answers_other_than_what_was_trained_is_refused(made, tmp_path, monkeypatch):
     folder, images, lesson, _ = made
-    right = TrainableTwin.initializers
+    right = TrainableTwin.integers
 
     def swapped(self):
-        values = right(self)
         return {
-            name: np.flip(value, 0) if value.dtype == np.int8 else value for name, value in values.items()
+            name: Integers(np.flip(value.codes, 0), value.scale) if value.codes.ndim > 1 else value
+            for name, value in right(self).items()
         }
 
-    monkeypatch.setattr(TrainableTwin, "initializers", swapped)
+    monkeypatch.setattr(TrainableTwin, "integers", swapped)
     config = TrainedInt8.model_validate({"recover": {**TRAINING, "epochs": 0}})
     with pytest.raises(CompressionError, match="decide as what was trained"):
         quantize_trained_int8(folder / "float.onnx", tmp_path / "x.onnx", images, config, lesson)
@@ -216,20 +216,19 @@ def test_a_float_file_has_nothing_to_train(made):
         TrainableTwin(read_graph(made[0] / "float.onnx"), {})
 
 
-def test_ranges_that_spare_older_processors_are_kept(made, tmp_path):
-    """Weights of 7 bits cannot saturate the 16-bit sums of processors without VNNI."""
-    graph = read_graph(made[0] / "static.onnx")
-    narrow = {
-        name: (value // 2 if value.dtype == torch.int8 and value.ndim > 1 else value)
-        for name, value in graph.constants.items()
-    }
-    twin = TrainableTwin(replace(graph, constants=narrow), {})
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.mul_(3)
-    codes = [value for value in twin.initializers().values() if value.dtype == np.int8]
-    assert len(codes) == 4
-    assert all(np.abs(value.astype(int)).max() in (63, 64) for value in codes)
+@pytest.mark.parametrize("portable", [True, False])
+def test_portable_weights_cannot_saturate(made, portable):
+    """Without VNNI, x86 sums two products in 16 bits."""
+    twin = TrainableTwin(read_graph(made[0] / "static.onnx"), {}, portable=portable)
+    sums = []
+    for value in twin.integers().values():
+        if value.codes.dtype == np.int8:
+            axis = 1 if value.codes.shape[0] != len(value.scale) else 0
+            rows = np.moveaxis(value.codes, axis, 0).reshape(len(value.scale), -1).astype(int)
+            for side in (rows, -rows):
+                pairs = np.sort(side, axis=1)[:, -2:]
+                sums.append(255 * np.maximum(pairs, 0).sum(axis=1).max())
+    assert (max(sums) < 2**15) == portable
 
 
 def test_a_bias_that_exceeds_its_integers_widens_the_weights_scale(made):
@@ -237,10 +236,50 @@ def test_a_bias_that_exceeds_its_integers_widens_the_weights_scale(made):
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.mul_(1e-9 if parameter.ndim > 1 else 1e3)
-    values = twin.initializers()
-    biases = [value for value in values.values() if value.dtype == np.int32]
-    assert biases
-    assert any(np.abs(value.astype(np.int64)).max() > 2**30 for value in biases)
+    want = {
+        name: parameter.detach().numpy() for name, parameter in twin.named_parameters() if parameter.ndim == 1
+    }
+    biases = [value for value in twin.integers().values() if value.codes.dtype == np.int32]
+    assert any(np.abs(value.codes.astype(np.int64)).max() > 2**30 for value in biases)
+    for value in biases:
+        exact = value.codes * value.scale.astype(np.float64)
+        assert any(
+            exact.shape == bias.shape and np.allclose(exact, bias, rtol=1e-5) for bias in want.values()
+        )
+
+
+def test_a_scale_that_two_weights_share_is_parted(made, tmp_path):
+    """Equal scales may be stored once; after training they differ."""
+    folder, images, lesson, _ = made
+    model = onnx.load(folder / "static.onnx")
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        and tensors.get(node.input[0]) is not None
+        and tensors[node.input[0]].data_type == onnx.TensorProto.INT8
+        and list(tensors[node.input[1]].dims) == [12]
+    ]
+    assert len(nodes) == 3
+    for node in nodes[1:]:
+        node.input[1] = nodes[0].input[1]
+    onnx.save(model, tmp_path / "shared.onnx")
+    twin = TrainableTwin(read_graph(tmp_path / "shared.onnx"), {})
+    with torch.no_grad():
+        for index, parameter in enumerate(twin.parameters()):
+            parameter.mul_(1 + 0.1 * index)
+    write_integers(onnx.load(tmp_path / "shared.onnx"), twin, tmp_path / "parted.onnx")
+    shown = torch.from_numpy(images[:32])
+    with torch.no_grad():
+        want, came = twin(shown), build_twin(tmp_path / "parted.onnx")(shown)
+    assert torch.allclose(want, came, atol=float(want.abs().max()) / 50)
+    scales = [
+        node.input[1]
+        for node in onnx.load(tmp_path / "parted.onnx").graph.node
+        if node.input[0] in {n.input[0] for n in nodes}
+    ]
+    assert len(set(scales)) == 3
 
 
 @pytest.mark.parametrize(
