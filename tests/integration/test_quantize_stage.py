@@ -26,21 +26,13 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("output", ["logits", "probabilities"])
-def test_int8_is_trained_from_files_alone(project, output):
+def test_int8_is_trained_from_files_alone(project):
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load((project / "params.yaml").read_text())
     values["train"]["epochs"] = 4
-    values["model"]["output"] = output
     values["prune"] = {"variants": ["dense"], "recipes": {"dense": []}}
     values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES}
     (project / "params.yaml").write_text(json.dumps(values))
-    if output == "probabilities":
-        net = project / "examples/digits/net.py"
-        net.write_text(
-            net.read_text() + "\n\n_plain = digits_net\n\n\ndef digits_net(width: int) -> nn.Module:\n"
-            "    return nn.Sequential(_plain(width), nn.Softmax(dim=1))\n"
-        )
     layout, params = Layout(project), load_params(project / "params.yaml")
     prepare.run(layout, params)
     train.run(layout, params)
