@@ -170,15 +170,15 @@ def test_the_attack_moves_pixels_that_are_saturated():
 
 def test_a_share_of_the_batch_is_attacked_and_modes_are_kept(context):
     network = _net().train()
-    network[1].eval()
+    network[5].eval()
     images, labels = _validation(context)
     running = network[1].running_mean.clone()
     attacked = _descent(network, images, labels, share=0.25)
     changed = (attacked != images).flatten(1).any(1)
     assert changed[: len(images) // 4].all()
     assert not changed[len(images) // 4 :].any()
-    assert network[0].training
-    assert not network[1].training
+    assert network[1].training
+    assert not network[5].training
     assert torch.equal(network[1].running_mean, running)
 
 
