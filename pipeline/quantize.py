@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.layout import Layout
 from pipeline.params import Params
 
 if TYPE_CHECKING:
+    from pipeline.compress.trained_int8 import Lesson
     from pipeline.data.dataset import Dataset
 
 __all__ = ["run"]
@@ -25,6 +27,16 @@ def _calibration_images(dataset: Dataset, config: Any, seed: int) -> np.ndarray:
     images = dataset.split("calibration").images
     order = np.random.default_rng([seed, 0xCA11B]).permutation(len(images))
     return images[np.sort(order[: getattr(config, "max_examples", _EXAMPLES)])]
+
+
+def _lesson(layout: Layout, dataset: Dataset, seed: int) -> Lesson:
+    """What int8 is trained with: the baseline's file teaches, so that no code of the user's is run."""
+    from pipeline.compress.trained_int8 import Lesson
+    from pipeline.models.record import read_record
+    from pipeline.probes.twin import build_twin
+
+    output = read_record(layout.baseline)["output"]
+    return Lesson(dataset, build_twin(layout.baseline / "model.onnx"), output, seed)
 
 
 def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None:
@@ -52,8 +64,17 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     with output_dir(layout.candidate(name)) as folder:
         path = folder / "model.onnx"
         images = _calibration_images(dataset, config, params.seed)
-        figures = quantize_file(Job(source / "model.onnx", path, config, images, output))
+        job = Job(
+            source / "model.onnx",
+            path,
+            config,
+            images,
+            output,
+            partial(_lesson, layout, dataset, params.seed),
+        )
+        figures = quantize_file(job)
         if config.method != "none":
-            options = config.model_dump(mode="json") | {"examples": len(images), "seed": params.seed}
+            options = config.model_dump(mode="json", exclude_none=True)
+            options |= {"examples": len(images), "seed": params.seed}
             passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
         write_json(folder / "model.json", record_model(path, name, dataset, passes, output=output))

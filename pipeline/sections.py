@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,4 +31,8 @@ class Training(Section):
     flip: bool = Field(default=False, description="random horizontal mirror image")
     noise: float = Field(
         default=0.0, ge=0, le=1, description="sd of Gaussian noise, share of the pixel range"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="of convolutions and products while training; weights and losses stay float32",
     )

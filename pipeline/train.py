@@ -23,7 +23,7 @@ def run(layout: Layout, params: Params) -> None:
     from pipeline.models.export import export_onnx
     from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
     from pipeline.models.recording import record_model
-    from pipeline.models.training import make_deterministic, train_network
+    from pipeline.models.training import LabelLoss, make_deterministic, train_network
 
     dataset = read_dataset(layout.data)
     make_deterministic(params.seed)
@@ -46,6 +46,7 @@ def run(layout: Layout, params: Params) -> None:
             params.train,
             pixel_max=dataset.pixel_max,
             seed=params.seed,
+            objective=LabelLoss(params.train.label_smoothing, params.model.output),
             label="training the baseline",
         )
         done = {"pass": "train", "options": params.train.model_dump()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.sections import Section, Training
 
@@ -152,7 +152,11 @@ class Distill(Section):
     temperature: float = Field(default=2.0, gt=0, le=100)
     logits: float = Field(default=0.0, ge=0, le=1_000, description="weight of the squared error of logits")
     features: float = Field(
-        default=0.0, ge=0, le=1_000, description="weight of the squared error of feature maps"
+        default=0.0,
+        ge=0,
+        le=1_000,
+        description="weight of the squared error of feature maps; of their maps of attention where "
+        "the numbers of channels differ",
     )
     layers: tuple[str, ...] = Field(
         default=(), description="whose outputs are matched; named in both networks"
@@ -288,11 +292,25 @@ class StaticInt8(Section):
     )
 
 
+def _trains_a_file(recover: Recover) -> Recover:
+    if recover.precision != "float32":
+        raise ValueError(
+            f"expected precision float32, got {recover.precision}: bf16 is coarser than the rounding to int8"
+        )
+    if recover.distill is not None and recover.distill.layers:
+        raise ValueError("expected distill without layers: an ONNX file has none to be named")
+    return recover
+
+
+RecoverFile = Annotated[Recover, AfterValidator(_trains_a_file)]
+"""Recovery of an ONNX file."""
+
+
 class TrainedInt8(StaticInt8):
     """Quantization-aware training: starts from static int8, trains through the rounding."""
 
     method: Literal["trained"] = "trained"  # type: ignore[assignment]
-    recover: Recover
+    recover: RecoverFile
 
 
 class Rescue(Section):
@@ -304,7 +322,7 @@ class Rescue(Section):
     )
     max_class_drop: float = Field(gt=0, le=1, description="the same for the worst class")
     max_examples: int = Field(default=512, ge=1, description="of the calibration split")
-    recover: Recover | None = Field(
+    recover: RecoverFile | None = Field(
         default=None, description="of the last rung; without it nothing is trained"
     )
 

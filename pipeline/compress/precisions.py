@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from pipeline.compress.fp16 import convert_float16
 from pipeline.compress.speed import refuse_slower
 from pipeline.compress.static_int8 import quantize_static_int8
 from pipeline.compress.weights_int8 import quantize_weights_int8
+
+if TYPE_CHECKING:
+    from pipeline.compress.trained_int8 import Lesson
 
 __all__ = ["METHODS", "Job", "quantize_file"]
 
@@ -32,6 +35,7 @@ class Job:
         config: Method and options, one of `pipeline.compress.configs.QuantizeRecipe`.
         images: `(N, C, H, W)` float32, raw pixels of the calibration split.
         output: What the file answers.
+        lesson: Makes what int8 is trained with; asked only by methods that train.
     """
 
     source: Path
@@ -39,6 +43,7 @@ class Job:
     config: Any
     images: npt.NDArray[np.float32]
     output: Output
+    lesson: Callable[[], Lesson]
 
 
 Method = Callable[[Job], dict[str, Any]]
@@ -53,12 +58,26 @@ def _static(job: Job) -> dict[str, Any]:
     return quantize_static_int8(job.source, job.destination, job.images, job.config, output=job.output)
 
 
+def _trained(job: Job) -> dict[str, Any]:
+    from pipeline.compress.trained_int8 import quantize_trained_int8
+
+    return quantize_trained_int8(job.source, job.destination, job.images, job.config, job.lesson())
+
+
+def _rescue(job: Job) -> dict[str, Any]:
+    from pipeline.compress.rescue import rescue
+
+    return rescue(job.source, job.destination, job.images, job.config, job.lesson())
+
+
 METHODS: Mapping[str, Method] = {
     "none": _copy,
     "fp16": lambda job: convert_float16(job.source, job.destination, job.images),
     "weights": lambda job: quantize_weights_int8(job.source, job.destination),
     "dynamic": lambda job: quantize_dynamic_int8(job.source, job.destination),
     "static": _static,
+    "trained": _trained,
+    "rescue": _rescue,
 }
 
 _NEVER_SLOWER = ("weights", "dynamic", "static", "trained", "rescue")

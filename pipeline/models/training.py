@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,26 +13,108 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from checks.evidence import Output
 from pipeline.models.zeros import hold_zeros
 from pipeline.progress import track
 from pipeline.sections import Training
 
-__all__ = ["Part", "Teacher", "count_steps", "make_deterministic", "train_network"]
+__all__ = [
+    "Batch",
+    "LabelLoss",
+    "Objective",
+    "Part",
+    "Perturbation",
+    "arithmetic",
+    "as_logits",
+    "count_steps",
+    "make_deterministic",
+    "memory_layout",
+    "train_network",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        images: `(B, C, H, W)` raw pixels the network is shown, augmented and perhaps attacked.
+        clean: The same images before any attack.
+        labels: `(B,)`.
+    """
+
+    images: torch.Tensor
+    clean: torch.Tensor
+    labels: torch.Tensor
+
+
+Objective = Callable[[nn.Module, Batch], torch.Tensor]
+"""Maps a network and a batch to the loss, a float32 scalar."""
+
+Perturbation = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""Maps network, augmented images, labels and random state to the images the network is shown instead."""
+
+
+def as_logits(scores: torch.Tensor, output: Output) -> torch.Tensor:
+    """Return scores `(B, K)` as float32 logits.
+
+    The logarithm of a probability is its logit up to a constant an example, so that a softmax of it gives
+    the probability back; a softmax of the probability itself would be a second one.
+
+    Args:
+        scores: What the network answers, in any floating type.
+        output: What that is, `logits` or `probabilities`.
+    """
+    scores = scores.float()
+    if output == "logits":
+        return scores
+    return scores.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def arithmetic(training: Training) -> torch.autocast:
+    """Return the context in which networks are run during training: float32, or bf16 where it is safe."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=training.precision == "bf16")
+
+
+def _arrange(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lay weights out in place; their values stay."""
+    return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def memory_layout(network: nn.Module, images: torch.Tensor) -> torch.memory_format:
+    """Return the layout in which `network` trains fastest: channels last, unless its code forbids it.
+
+    A `view` of a feature map, for example, needs the other layout.
+
+    Args:
+        network: Not changed.
+        images: `(N, C, H, W)`, a few that it can be tried on.
+    """
+    try:
+        trial = _arrange(copy.deepcopy(network).eval(), torch.channels_last)
+        with torch.no_grad():
+            trial(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """Distillation with soft targets (Hinton et al. 2015, arXiv:1503.02531).
+class LabelLoss:
+    """Cross-entropy with the labels.
 
     Attributes:
-        network: Maps raw images to scores.
-        weight: Share of the teacher in the loss, [0, 1].
-        temperature: Softens both distributions, above 0.
+        label_smoothing: Share of the target spread over all classes, [0, 1).
+        output: What the network answers.
     """
 
-    network: nn.Module
-    weight: float
-    temperature: float
+    label_smoothing: float = 0.0
+    output: Output = "logits"
+
+    def __call__(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the mean over the batch, in nats."""
+        logits = as_logits(network(batch.images), self.output)
+        return functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -84,23 +168,6 @@ def _augment(
     return images
 
 
-def _loss(
-    scores: torch.Tensor,
-    labels: torch.Tensor,
-    images: torch.Tensor,
-    training: Training,
-    teacher: Teacher | None,
-) -> torch.Tensor:
-    hard = functional.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
-    if teacher is None or teacher.weight == 0:
-        return hard
-    with torch.no_grad():
-        target = functional.log_softmax(teacher.network(images) / teacher.temperature, dim=1)
-    own = functional.log_softmax(scores / teacher.temperature, dim=1)
-    soft = functional.kl_div(own, target, reduction="batchmean", log_target=True) * teacher.temperature**2
-    return (1 - teacher.weight) * hard + teacher.weight * soft
-
-
 def _go_to(schedule: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:
     """Set rates to those of `step`."""
     if step > 0:
@@ -119,7 +186,8 @@ def train_network(
     *,
     pixel_max: int,
     seed: int,
-    teacher: Teacher | None = None,
+    objective: Objective | None = None,
+    perturb: Perturbation | None = None,
     label: str = "training",
     part: Part | None = None,
 ) -> None:
@@ -132,7 +200,8 @@ def train_network(
         training: Epochs, rates and augmentation.
         pixel_max: The value of a saturated pixel.
         seed: Of order and augmentation.
-        teacher: Distil from it as well.
+        objective: The loss; by default cross-entropy of logits with the labels.
+        perturb: Changes each augmented batch before the network is shown it.
         label: What the progress bar says.
         part: Which steps to take of the whole training, which otherwise runs from end to end; the optimizer
             starts afresh.
@@ -141,8 +210,11 @@ def train_network(
         network.eval()
         return
     make_deterministic(seed)
+    objective = objective or LabelLoss(training.label_smoothing)
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    layout = memory_layout(network, inputs[:2])
+    _arrange(network, layout)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     batches = max(1, len(inputs) // training.batch_size)
@@ -158,13 +230,19 @@ def train_network(
         network.train()
         order = torch.randperm(len(inputs), generator=generator)
         # A last, smaller batch would give BatchNorm noisy statistics; its images come up in other epochs.
-        for step, batch in enumerate(order[: batches * training.batch_size].chunk(batches), epoch * batches):
+        for step, rows in enumerate(order[: batches * training.batch_size].chunk(batches), epoch * batches):
             if step not in taken:
                 continue
-            seen = _augment(inputs[batch], training, pixel_max, generator)
+            clean, wanted = _augment(inputs[rows], training, pixel_max, generator), targets[rows]
+            clean = clean.contiguous(memory_format=layout)
+            shown = clean if perturb is None else perturb(network, clean, wanted, generator)
             optimizer.zero_grad()
-            _loss(network(seen), targets[batch], seen, training, teacher).backward()  # type: ignore[no-untyped-call]
+            with arithmetic(training):
+                loss = objective(network, Batch(shown, clean, wanted))
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             restore_zeros()
             schedule.step()
+    optimizer.zero_grad()
+    _arrange(network, torch.contiguous_format)
     network.eval()

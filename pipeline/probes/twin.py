@@ -11,6 +11,7 @@ Imports torch at its top; import it inside functions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from checks.errors import ModelError, ProbeError
 from pipeline.probes.call import Call
 from pipeline.probes.operators import OPERATORS
 
-__all__ = ["Twin", "build_twin"]
+__all__ = ["Graph", "Node", "Twin", "build_twin", "compute", "read_graph"]
 
 
 OLDEST_OPSET = 13
@@ -33,12 +34,12 @@ OLDEST_OPSET = 13
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """One operation of the graph; `""` among `inputs` is an optional input left out."""
 
     op: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attributes: dict[str, Any]
 
 
@@ -69,7 +70,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def _node(node: onnx.NodeProto, path: Path) -> _Node:
+def _node(node: onnx.NodeProto, path: Path) -> Node:
     if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         raise ProbeError(
@@ -79,37 +80,60 @@ def _node(node: onnx.NodeProto, path: Path) -> _Node:
         )
     if any(node.output[1:]):
         raise ProbeError(f"expected one output of {node.op_type}, got {list(node.output)}", where=str(path))
-    return _Node(node.op_type, tuple(node.input), node.output[0], _attributes(node))
+    return Node(node.op_type, tuple(node.input), tuple(node.output), _attributes(node))
 
 
-def _compute(node: _Node, values: dict[str, Tensor]) -> Tensor:
+def compute(node: Node, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs of an operation by name, from the values it reads.
+
+    Raises:
+        ProbeError: if it cannot be computed from them.
+    """
     inputs = tuple(values[name] if name else None for name in node.inputs)
     try:
-        return OPERATORS[node.op](Call(node.op, inputs, node.attributes))
+        result = OPERATORS[node.op](Call(node.op, inputs, node.attributes))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shapes = [None if value is None else tuple(value.shape) for value in inputs]
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ProbeError(
-            f"expected {node.op} to compute {node.output!r} from {shapes}, got {first}"
+            f"expected {node.op} to compute {node.outputs[0]!r} from {shapes}, got {first}"
         ) from error
+    return {node.outputs[0]: result}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph, read for torch.
+
+    Attributes:
+        nodes: In the order in which they are computed.
+        constants: Weights and other fixed values by name.
+        image: Name of the input.
+        scores: Name of the output.
+    """
+
+    nodes: list[Node]
+    constants: dict[str, Tensor]
+    image: str
+    scores: str
 
 
 class Twin(nn.Module):
     """A torch module that computes what one ONNX graph computes, differentiably in its input."""
 
-    def __init__(self, nodes: list[_Node], constants: dict[str, Tensor], image: str, scores: str) -> None:
+    def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self._image, self._scores = image, scores
-        known = dict(constants)
-        self._nodes: list[_Node] = []
+        self._image, self._scores = graph.image, graph.scores
+        known = dict(graph.constants)
+        self._nodes: list[Node] = []
         # What depends on weights alone (dequantising them) is computed once, not in each step of an attack.
         with torch.no_grad():
-            for node in nodes:
+            for node in graph.nodes:
                 if all(name in known for name in node.inputs if name):
-                    known[node.output] = _compute(node, known)
+                    known |= compute(node, known)
                 else:
                     self._nodes.append(node)
-        read = {scores, *(name for node in self._nodes for name in node.inputs)}
+        read = {graph.scores, *(name for node in self._nodes for name in node.inputs)}
         # Graphs name values freely ("a.b", ""), buffers may not be named so; hence a plain number.
         self._buffer_of = {name: f"constant_{index}" for index, name in enumerate(sorted(read & set(known)))}
         for name, buffer in self._buffer_of.items():
@@ -120,18 +144,12 @@ class Twin(nn.Module):
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         values[self._image] = images
         for node in self._nodes:
-            values[node.output] = _compute(node, values)
+            values |= compute(node, values)
         return values[self._scores]
 
 
-def build_twin(path: Path) -> Twin:
-    """Build the differentiable twin of an ONNX file with one input and one output.
-
-    Args:
-        path: A float32 or int8 (QuantizeLinear, DequantizeLinear) classifier of opset 13 or later.
-
-    Returns:
-        The module, in eval mode; raw pixels in, scores out.
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file with one input and one output, of opset 13 or later.
 
     Raises:
         ModelError: if the file is not ONNX.
@@ -157,9 +175,25 @@ def build_twin(path: Path) -> Twin:
             constants[node.output[0]] = _constant(node, path)
         else:
             nodes.append(_node(node, path))
-    known = {*constants, inputs[0], *(node.output for node in nodes)}
+    known = {*constants, inputs[0], *(name for node in nodes for name in node.outputs)}
     read = {graph.output[0].name, *(name for node in nodes for name in node.inputs if name)}
     missing = sorted(read - known)
     if missing:
         raise ProbeError(f"expected a whole graph, got none of the values {missing[:5]}", where=str(path))
-    return Twin(nodes, constants, inputs[0], graph.output[0].name).eval()
+    return Graph(nodes, constants, inputs[0], graph.output[0].name)
+
+
+def build_twin(path: Path) -> Twin:
+    """Build the differentiable twin of an ONNX file with one input and one output.
+
+    Args:
+        path: A float32 or int8 (QuantizeLinear, DequantizeLinear) classifier of opset 13 or later.
+
+    Returns:
+        The module, in eval mode; raw pixels in, scores out.
+
+    Raises:
+        ModelError: if the file is not ONNX.
+        ProbeError: if it uses an operation that has no twin, which is named.
+    """
+    return Twin(read_graph(path)).eval()

@@ -23,6 +23,7 @@ WORKERS = 2
 TESTS = (
     "tests/unit/checks/test_checks_claim.py",
     "tests/unit/checks/test_checks_judge.py",
+    "tests/unit/checks/test_checks_crossing.py",
 )
 """Fast ones first: one failure is enough."""
 

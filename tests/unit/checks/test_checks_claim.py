@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from checks import claim as claims
-from checks.claim import claim_of
+from checks.claim import can_pass, claim_of
 from checks.claim_values import FailLevels, Further, grow
 from checks.decision import Outcome, absent, combine
 from checks.errors import CheckError, PolicyError
@@ -76,7 +76,7 @@ def measured(method, value, n, **keys):
     return Measurement(metric=METRICS[method], value=value, n=n, method=method, **(defaults | keys))
 
 
-def changed(losses, gains, n, harm="fall", where=OVERALL):
+def changed(losses, gains, n, harm="fall", where=OVERALL, target=""):
     value = (gains - losses) / n
     statistics = {"losses": losses, "gains": gains}
     return measured(
@@ -86,6 +86,7 @@ def changed(losses, gains, n, harm="fall", where=OVERALL):
         slice=where,
         harm=harm,
         statistics=statistics,
+        target=target,
     )
 
 
@@ -346,6 +347,12 @@ def test_groups_too_small_for_any_bound_prove_nothing(method):
     assert (small.passed, small.reason, small.harm_p) == (False, Reason.TOO_SMALL, 1.0)
     assert "s=b has 19 examples, 20 are the fewest" in small.note
     assert small.further().if_seen > 0
+
+
+def test_growth_of_a_small_group_stops_where_a_bound_may_be_drawn():
+    counts = ((0, 0), (0, 0), (2000, 10))
+    found = claim(rule_of(Method.MOVER_TANGO, 0.9), grouped(Method.MOVER_TANGO, *counts))
+    assert 0.9 * 2010 < found.further().if_seen <= 2010  # twice the data: 20 units in the smaller group
 
 
 def test_a_ratio_needs_a_few_successes_in_every_group():
@@ -807,6 +814,39 @@ def test_other_slices_are_never_listed():
     )
     found = [f for f in found if f.rule is share]
     assert [(str(f.verdict), f.listed) for f in found] == [("INCONCLUSIVE", True), ("INCONCLUSIVE", False)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "listed"),
+    [
+        ((), (), True),
+        (("a",), (), True),
+        (("a",), ("a",), True),
+        (("a",), ("a", "b"), True),
+        (("a", "b"), ("a",), False),
+        (("a",), ("b",), False),
+        ((), ("a", "b"), False),
+    ],
+)
+def test_parents_answer_for_the_classes_they_judge(asked, answered, listed):
+    cells = rule_of(Method.PAIRED_EXACT, 0.10, slices=("s*t",), per="class", targets=asked)
+    parents = rule_of(Method.PAIRED_EXACT, 0.05, id="p", slices=("s", "t"), per="class", targets=answered)
+    entries = [changed(0, 0, 25, where=Slice("s*t", "a*x"), target=name) for name in asked or ("a", "b")]
+    found = judge(entries, policy_of(cells, parents), finalists=1, broken={}, classes=("a", "b"),
+                  levels={"s*t": ("a*x",), "s": ("a",), "t": ("x",)})  # fmt: skip
+    assert {f.listed for f in found if f.rule is cells and f.measurement} == {listed}
+
+
+@pytest.mark.parametrize(("limit", "value"), [("min", 0.05**0.1), ("max", 1 - 0.05**0.1)])
+def test_ten_examples_can_just_prove_what_ten_can(limit, value):
+    rule = rule_of(Method.CLOPPER_PEARSON, value, limit=limit)
+    bound = clopper_pearson_lower(10, 10, ALPHA) if limit == "min" else clopper_pearson_upper(0, 10, ALPHA)
+    exact = dataclasses.replace(rule, value=bound)
+    harder = dataclasses.replace(rule, value=bound + (1e-9 if limit == "min" else -1e-9))
+    assert bound == pytest.approx(value)
+    assert can_pass(exact, 10, ALPHA)
+    assert not can_pass(harder, 10, ALPHA)
+    assert not can_pass(exact, 9, ALPHA)
 
 
 @pytest.mark.parametrize(

@@ -300,26 +300,3 @@ def test_crossed_attributes_are_compared_when_a_rule_names_them(decided):
     [finding] = _judge(evidence, **rule | {"slices": ["sex*age"]}).findings
     assert finding.verdict is Verdict.FAIL
     assert finding.pair[1] == "f*old"
-
-
-def test_only_what_rules_ask_for_is_compared(decided):
-    labels = np.arange(400) % 4
-    sex, age = np.where(np.arange(400) < 200, "f", "m"), np.where(np.arange(400) % 8 < 4, "y", "o")
-    evidence = decided(labels, labels, labels, columns={"sex": sex, "age": age})
-    rule = {"metric": "true_positive_rate_gap", "slices": ["sex"], "classes": ["b"], "max": 0.5}
-    asked = []
-
-    class Counting(FairnessCheck):
-        def measure(self, evidence):
-            found = super().measure(evidence)
-            asked.extend((entry.metric, entry.slice.attribute, entry.target) for entry in found)
-            return found
-
-    raw = {"id": "r", "kind": "bounded", "reason": "why"} | rule
-    policy = parse_policy(
-        {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": [raw]},
-        FairnessCheck().metrics,
-    )
-    decision = decide([Counting()], evidence, policy, finalists=1)
-    assert asked == [("true_positive_rate_gap", "sex", "b")]
-    assert [str(finding.verdict) for finding in decision.findings] == ["PASS"]

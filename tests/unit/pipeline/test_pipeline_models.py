@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks, weights, export and cost: verified against torch, ONNX Runtime and counting by hand."""
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +13,7 @@ from checks.errors import ModelError
 from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
 from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
-from pipeline.models.training import Teacher, make_deterministic, train_network
+from pipeline.models.training import LabelLoss, as_logits, make_deterministic, train_network
 from pipeline.params import Model, Training
 from pipeline.probes.session import open_session, predict
 
@@ -153,16 +155,23 @@ def _task():
     return images, labels.astype(np.int64)
 
 
-def _train(seed=0, teacher=None, **keys):
+def _train(seed=0, net=None, output="logits", **keys):
     make_deterministic(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    net = net or nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     training = Training(
         **{
             "epochs": 8, "batch_size": 16, "learning_rate": 0.1, "weight_decay": 0.0, "label_smoothing": 0.0,
             "max_shift": 1, "noise": 0.05, "flip": True, **keys,
         }
     )  # fmt: skip
-    train_network(net, *_task(), training, pixel_max=16, seed=seed, teacher=teacher)
+    train_network(
+        net,
+        *_task(),
+        training,
+        pixel_max=16,
+        seed=seed,
+        objective=LabelLoss(training.label_smoothing, output),
+    )
     return net
 
 
@@ -186,13 +195,47 @@ def test_no_epochs_change_nothing():
     assert torch.equal(_train(epochs=0)[1].weight, fresh[1].weight)
 
 
-def test_a_student_follows_its_teacher():
-    """A teacher that says the opposite of the labels is believed when it has all the weight."""
+def test_training_in_bf16_learns_and_repeats():
+    first, again, exact = _train(precision="bf16"), _train(precision="bf16"), _train()
+    assert _accuracy(first) > 0.9
+    assert torch.equal(first[1].weight, again[1].weight)
+    assert not torch.equal(first[1].weight, exact[1].weight)
+    assert first[1].weight.dtype == torch.float32
 
-    class Contrary(nn.Module):
-        def forward(self, images):
-            high = images[:, 0, :2].mean((1, 2)) > 7
-            return torch.stack([high.float(), 1 - high.float()], 1) * 8
 
-    assert _accuracy(_train(teacher=Teacher(Contrary(), 1.0, 2.0), max_shift=0, flip=False)) < 0.1
-    assert _accuracy(_train(teacher=Teacher(Contrary(), 0.0, 2.0), max_shift=0, flip=False)) > 0.9
+class Viewing(nn.Module):
+    """A view of a feature map, which works in one memory layout alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3, padding=1)
+        self.last = nn.Linear(64, 2)
+
+    def forward(self, images):
+        return self.last(torch.relu(self.convolution(images)).view(len(images), -1))
+
+
+def test_a_network_that_views_its_feature_maps_trains():
+    net = _train(net=Viewing(), learning_rate=0.02)
+    assert _accuracy(net) > 0.9
+    assert all(parameter.is_contiguous() for parameter in net.parameters())
+
+
+def test_probabilities_are_trained_as_the_logits_behind_them():
+    """A softmax inside the network and one inside the loss would be two."""
+    make_deterministic(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    ending = nn.Sequential(*copy.deepcopy(plain), nn.Softmax(dim=1))
+    keys = {"noise": 0.0, "label_smoothing": 0.1}
+    logits, shares = _train(net=plain, **keys), _train(net=ending, output="probabilities", **keys)
+    assert torch.allclose(logits[1].weight, shares[1].weight, atol=1e-3)
+    doubled = _train(net=nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Softmax(dim=1)), **keys)
+    assert not torch.allclose(logits[1].weight, doubled[1].weight, atol=1e-1)
+
+
+def test_a_probability_of_zero_has_a_finite_logit():
+    shares = torch.tensor([[0.0, 1.0], [0.25, 0.75]])
+    logits = as_logits(shares, "probabilities")
+    assert torch.isfinite(logits).all()
+    assert torch.allclose(torch.softmax(logits, 1), shares)
+    assert torch.equal(as_logits(shares, "logits"), shares)

@@ -10,12 +10,24 @@ from checks.canonical import dumps
 from checks.errors import CompressionError
 from pipeline.compress.configs import QuantizeRecipe
 from pipeline.compress.precisions import METHODS, Job, quantize_file
+from pipeline.compress.trained_int8 import Lesson
 from pipeline.models.recording import record_model
 from pipeline.probes.twin import build_twin
 from tests.onnx_nets import residual_net
 from tests.pass_context import dataset_of
 
 CONFIG = TypeAdapter(QuantizeRecipe)
+
+
+RECOVER = {
+    "epochs": 1,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "max_shift": 0,
+}
+NEEDED = {"trained": {"recover": RECOVER}, "rescue": {"max_accuracy_drop": 0.9, "max_class_drop": 1.0}}
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +37,13 @@ def dataset():
 
 def _job(tmp_path, dataset, method, **options):
     source = residual_net(tmp_path / "float.onnx")
-    config = CONFIG.validate_python({"method": method, **options})
+    config = CONFIG.validate_python({"method": method, **NEEDED.get(method, {}), **options})
     images = dataset.split("calibration").images
-    return Job(source, tmp_path / "made.onnx", config, images, "logits")
+
+    def lesson():
+        return Lesson(dataset, build_twin(source), "logits", 0)
+
+    return Job(source, tmp_path / "made.onnx", config, images, "logits", lesson)
 
 
 @pytest.mark.parametrize("method", METHODS)

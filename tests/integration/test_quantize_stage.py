@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""quantize with training: the stage reads the baseline's file as teacher, and no code of the user's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import prepare, prune, quantize, train
+from pipeline.compress.static_int8 import integer_share
+from pipeline.layout import Layout
+from pipeline.params import load_params
+
+pytestmark = pytest.mark.integration
+
+RECOVER = {
+    "epochs": 1, "batch_size": 32, "learning_rate": 0.0001, "weight_decay": 0.0, "label_smoothing": 0.0,
+    "max_shift": 1, "distill": {},
+}  # fmt: skip
+RECIPES = {
+    "int8": {"method": "static"},
+    "trained": {"method": "trained", "recover": RECOVER},
+    "rescued": {"method": "rescue", "max_accuracy_drop": 0.1, "max_class_drop": 0.5, "recover": RECOVER},
+}
+
+
+def test_int8_is_trained_from_files_alone(project):
+    yaml = YAML(typ="safe", pure=True)
+    values = yaml.load((project / "params.yaml").read_text())
+    values["train"]["epochs"] = 4
+    values["prune"] = {"variants": ["dense"], "recipes": {"dense": []}}
+    values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES}
+    (project / "params.yaml").write_text(json.dumps(values))
+    layout, params = Layout(project), load_params(project / "params.yaml")
+    prepare.run(layout, params)
+    train.run(layout, params)
+    prune.run(layout, params, variant="dense")
+    (project / "examples/digits/net.py").unlink()
+    records, bytes_of = {}, {}
+    for precision in RECIPES:
+        quantize.run(layout, params, variant="dense", precision=precision)
+        folder = layout.candidate(f"dense-{precision}")
+        records[precision] = json.loads((folder / "model.json").read_text())
+        bytes_of[precision] = (folder / "model.onnx").read_bytes()
+        integer, total = integer_share(folder / "model.onnx")
+        assert integer == total > 0
+    assert bytes_of["rescued"] == bytes_of["int8"] != bytes_of["trained"]
+    assert records["trained"]["bytes"] <= records["int8"]["bytes"]
+    done = records["trained"]["passes"][-1]
+    assert done["options"]["recover"]["epochs"] == 1
+    assert done["untrained"]["validation_loss"] == records["int8"]["validation_loss"]
+    assert records["trained"]["validation_loss"] < 1.5 * records["int8"]["validation_loss"] + 0.1
+    assert [rung["outcome"] for rung in records["rescued"]["passes"][-1]["rungs"]] == ["passed"]
+    quantize.run(layout, params, variant="dense", precision="trained")
+    assert (layout.candidate("dense-trained") / "model.onnx").read_bytes() == bytes_of["trained"]
