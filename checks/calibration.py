@@ -29,7 +29,7 @@ from checks.statistics.resampling import (
     rare_harm_bound,
 )
 
-__all__ = ["LARGEST_HARM", "CalibrationCheck"]
+__all__ = ["LARGEST_HARM", "CalibrationCheck", "mean_upper"]
 
 LARGEST_HARM = 2.0
 """From certain and right to certain and wrong: the most the Brier score of one unit can rise."""
@@ -44,11 +44,21 @@ above `BOOTSTRAP_UNITS` anyway, takes its place."""
 Doubles = npt.NDArray[np.float64]
 
 
-def _upper(values: Doubles, alpha: float) -> float:
+def mean_upper(values: Doubles, alpha: float, largest: float) -> float:
+    """Return the one-sided upper bound of the mean of what differs from unit to unit.
+
+    Args:
+        values: `(n,)` finite, 0 where the models agree.
+        alpha: Error probability, in (0, 0.5].
+        largest: The most that one unit can add, above 0.
+
+    Returns:
+        The bound; infinite where one to nine values differ from 0.
+    """
     differing = np.count_nonzero(values)
     if not differing:
         # Nothing to resample, and yet something is known: harm to more than a few units would have shown.
-        return rare_harm_bound(alpha, len(values), LARGEST_HARM)
+        return rare_harm_bound(alpha, len(values), largest)
     # As many resamples as `bootstrap_t_upper` would draw to have 20 beyond the quantile.
     if len(values) * max(_RESAMPLES, ceil(20 / alpha)) <= _MOST_DRAWN:
         return bootstrap_t_upper(values, alpha, _SEED, _RESAMPLES).value
@@ -58,7 +68,7 @@ def _upper(values: Doubles, alpha: float) -> float:
 def _measure(where: Slice, rises: Doubles) -> Measurement:
     @cache
     def bounds(alpha: float) -> tuple[float, float]:
-        return -_upper(-rises, alpha), _upper(rises, alpha)
+        return -mean_upper(-rises, alpha, LARGEST_HARM), mean_upper(rises, alpha, LARGEST_HARM)
 
     low, high = bounds(DISPLAY_ALPHA)
     return Measurement(

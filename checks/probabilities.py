@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from checks.evidence import Scores
 
-__all__ = ["brier_scores", "probability_of"]
+__all__ = ["brier_scores", "probability_of", "total_variation"]
 
 _BLOCK = 1 << 20
 """Numbers held at once: a million examples of a thousand classes do not fit into memory in float64."""
@@ -49,6 +49,22 @@ def probability_of(model: Scores, rows: Indices, column: int) -> Doubles:
     found = np.empty(len(rows))
     for part, block in _blocks(model, rows):
         found[part] = block[:, column]
+    return found
+
+
+def total_variation(first: tuple[Scores, Indices], second: tuple[Scores, Indices]) -> Doubles:
+    """Return how far two models' distributions over the classes are apart, example by example.
+
+    Args:
+        first: Scores of one model, and `(n,)` positions in them.
+        second: The same of the other; equal positions in both lists are one example.
+
+    Returns:
+        `(n,)` in [0, 1]: half the sum of absolute differences of the probabilities.
+    """
+    found = np.empty(len(first[1]))
+    for (part, one), (_, other) in zip(_blocks(*first), _blocks(*second), strict=True):
+        found[part] = np.clip(np.abs(one - other).sum(axis=1) / 2, 0.0, 1.0)
     return found
 
 

@@ -110,6 +110,7 @@ def built_in_checks(operating_points: Sequence[OperatingPoint] = ()) -> tuple[Ch
     from checks.group_table import GroupTableCheck
     from checks.latency import LatencyCheck
     from checks.operating_point import OperatingPointCheck
+    from checks.probability_shift import ProbabilityShiftCheck
     from checks.rates import RatesCheck
     from checks.robustness import RobustnessCheck
 
@@ -119,6 +120,7 @@ def built_in_checks(operating_points: Sequence[OperatingPoint] = ()) -> tuple[Ch
         RatesCheck(),
         OperatingPointCheck(tuple(operating_points)),
         FlipsCheck(),
+        ProbabilityShiftCheck(),
         CalibrationCheck(),
         DisparityCheck(),
         FairnessCheck(),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compression benchmarks share: CIFAR-10, the tuned ResNet-20, recipes applied to it, its figures."""
+"""What the compression benchmarks share: CIFAR-10, the tuned ResNet-20, recipes, figures of files."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +33,7 @@ from pipeline.params import Model
 from pipeline.probes.session import create_session, predict
 
 __all__ = [
-    "Figures",
+    "SHAPE",
     "Measured",
     "calibration_images",
     "context_of",
@@ -134,7 +134,7 @@ def quantize(source: Path, destination: Path, config: Any) -> None:
 
 
 def latency_ratio(reference: Path, candidate: Path, batch: int, rounds: int, pairs: int = 5) -> float:
-    """Return the candidate's time over the reference's: the median of medians over fresh pairs of sessions."""
+    """Return the candidate's time over the reference's: median of medians over fresh pairs of sessions."""
     images = dataset().split("validation").images[:batch]
     medians = []
     for _ in range(pairs):
@@ -175,24 +175,3 @@ def measure(path: Path, split: str) -> Measured:
     right = decided == examples.labels
     per_class = np.array([right[examples.labels == label].mean() for label in range(len(dataset().classes))])
     return Measured(float(right.mean()), per_class, decided)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """One row of the table: means over seeds, accuracies in percent, changes in points against the control."""
-
-    kilobytes: float
-    size: float
-    macs: float
-    accuracy: float
-    change: float
-    worst_class: float
-    flips: float
-    latency_one: float
-    latency_many: float
-
-    @staticmethod
-    def mean(rows: Iterable[Figures]) -> Figures:
-        """Return the mean of several seeds."""
-        columns = np.array([tuple(vars(row).values()) for row in rows]).mean(axis=0)
-        return replace(Figures(*([0.0] * 9)), **dict(zip(vars(next(iter([Figures(*([0.0] * 9))]))), columns, strict=True)))

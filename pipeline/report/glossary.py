@@ -103,6 +103,12 @@ _ENTRIES = (
         "baseline (recover.distill in params.yaml), or compress less; the flip exemplars show which.",
     ),
     Entry(
+        "probability_shift",
+        "mean distance between the candidate's and the baseline's probabilities (total variation)",
+        "The candidate answers like another model, even where it decides alike: recover with distillation "
+        "from the baseline (recover.distill in params.yaml), or compress less.",
+    ),
+    Entry(
         "loss_rate",
         "share of examples that the baseline decides rightly and the candidate does not",
         f"Too many right decisions were lost: {_LESS}; the flip exemplars show which.",

@@ -165,7 +165,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "13",
         "silent retrain: other seed, same accuracy",
-        ("churn",),
+        ("same-model",),
         lambda workshop: workshop.with_file(workshop.retrained),
         "graph-optimised export",
         defects.changed(surgery.optimise),

@@ -24,6 +24,21 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
+def _own(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which every quantiser has scale, zero point and codes to itself: files share equal ones."""
+    copied = _copy(model)
+    known = {entry.name: entry for entry in copied.graph.initializer}
+    for node in copied.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for index, name in enumerate(node.input):
+            if name in known:
+                entry = copied.graph.initializer.add()
+                entry.CopyFrom(known[name])
+                entry.name = node.input[index] = f"{node.output[0]}:{index}"
+    return copied
+
+
 def _get(model: onnx.ModelProto, name: str) -> np.ndarray:
     return numpy_helper.to_array(next(entry for entry in model.graph.initializer if entry.name == name))
 
@@ -82,11 +97,12 @@ class Layer:
     """One quantised layer: names of its tensors, and its weights as numbers.
 
     Attributes:
+        names: Of codes, scale and, where there is one, zero point.
         codes: `(O, ...)` int8.
         scale: `(O,)` float32.
     """
 
-    name: str
+    names: tuple[str, ...]
     codes: np.ndarray
     scale: np.ndarray
 
@@ -105,38 +121,34 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
     found = []
     for node in model.graph.node:
         if node.op_type in ("Conv", "Gemm"):
-            codes, scale, _ = _producer(model, node.input[1]).input
-            name = codes.removesuffix("_quantized")
-            found.append(Layer(name, _get(model, codes), _get(model, scale)))
+            names = tuple(_producer(model, node.input[1]).input)
+            found.append(Layer(names, _get(model, names[0]), _get(model, names[1])))
     return found
 
 
-def _input_scale(model: onnx.ModelProto, weights: str) -> float:
-    node = next(
+def _operation(model: onnx.ModelProto, layer: Layer) -> onnx.NodeProto:
+    return next(
         node
         for node in model.graph.node
-        if node.op_type in ("Conv", "Gemm") and _producer(model, node.input[1]).input[0] == weights
+        if node.op_type in ("Conv", "Gemm") and _producer(model, node.input[1]).input[0] == layer.names[0]
     )
-    return float(_get(model, _producer(model, node.input[0]).input[1]))
 
 
-def _bias_names(model: onnx.ModelProto, weights: str) -> list[str]:
-    node = next(
-        node
-        for node in model.graph.node
-        if node.op_type in ("Conv", "Gemm") and _producer(model, node.input[1]).input[0] == weights
-    )
-    return list(_producer(model, node.input[2]).input)
+def _input_scale(model: onnx.ModelProto, layer: Layer) -> float:
+    return float(_get(model, _producer(model, _operation(model, layer).input[0]).input[1]))
+
+
+def _bias_names(model: onnx.ModelProto, layer: Layer) -> list[str]:
+    return list(_producer(model, _operation(model, layer).input[2]).input)
 
 
 def write_layer(model: onnx.ModelProto, layer: Layer, codes: np.ndarray, scale: np.ndarray) -> None:
     """Replace codes and scales in place, and the bias, whose scale is bound to those of weights and input."""
-    weights = f"{layer.name}_quantized"
-    bias, bias_scale, _ = _bias_names(model, weights)
+    bias, bias_scale = _bias_names(model, layer)[:2]
     values = _get(model, bias).astype(np.float64) * _get(model, bias_scale)
-    new_scale = scale.astype(np.float64) * _input_scale(model, weights)
-    _set(model, weights, np.clip(np.round(codes), -_QMAX - 1, _QMAX))
-    _set(model, f"{layer.name}_scale", scale)
+    new_scale = scale.astype(np.float64) * _input_scale(model, layer)
+    _set(model, layer.names[0], np.clip(np.round(codes), -_QMAX - 1, _QMAX))
+    _set(model, layer.names[1], scale)
     limit = 2**31 - 1
     _set(model, bias, np.clip(np.round(values / new_scale), -limit, limit))
     _set(model, bias_scale, new_scale)
@@ -144,23 +156,24 @@ def write_layer(model: onnx.ModelProto, layer: Layer, codes: np.ndarray, scale: 
 
 def clip_weights(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     """Choose scales so small that only weights up to `share` of the largest can be told."""
-    changed = _copy(model)
-    for layer in layers(model):
+    changed = _own(model)
+    for layer in layers(changed):
         write_layer(changed, layer, layer.codes / share, layer.scale * share)
     return changed
 
 
 def shift_first_codes(model: onnx.ModelProto, codes: int) -> onnx.ModelProto:
     """Get the zero point of the first layer's weights wrong by so many codes."""
-    changed, layer = _copy(model), layers(model)[0]
+    changed = _own(model)
+    layer = layers(changed)[0]
     write_layer(changed, layer, layer.codes.astype(np.int64) + codes, layer.scale)
     return changed
 
 
 def one_scale_a_layer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Quantise each layer's weights with a single scale."""
-    changed = _copy(model)
-    for layer in layers(model):
+    changed = _own(model)
+    for layer in layers(changed):
         scale = np.full_like(layer.scale, np.abs(layer.weights).max() / _QMAX)
         write_layer(changed, layer, layer.weights / layer.shaped(scale), scale)
     return changed
@@ -168,8 +181,8 @@ def one_scale_a_layer(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def fewer_bits(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     """Round weights to `bits` bits, the largest of a channel kept."""
-    changed, top = _copy(model), 2 ** (bits - 1) - 1
-    for layer in layers(model):
+    changed, top = _own(model), 2 ** (bits - 1) - 1
+    for layer in layers(changed):
         steps = _QMAX / top
         write_layer(changed, layer, np.round(layer.codes / steps) * steps, layer.scale)
     return changed
@@ -177,8 +190,8 @@ def fewer_bits(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
 
 def drop_smallest(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     """Set the smallest weights of every layer to zero, and train nothing afterwards."""
-    changed = _copy(model)
-    for layer in layers(model):
+    changed = _own(model)
+    for layer in layers(changed):
         size = np.abs(layer.weights)
         write_layer(changed, layer, layer.codes * (size > np.quantile(size, share)), layer.scale)
     return changed
@@ -210,15 +223,18 @@ def recalibrate(model: onnx.ModelProto, images: np.ndarray, quantile: float) -> 
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     values = session.run(watched, {IMAGE: images})
-    changed = _copy(model)
+    changed = _own(model)
+    kept = _own(model)
     for name, value in zip(watched, values, strict=True):
-        _set(changed, f"{name}_scale", np.quantile(value, quantile) / 255)
+        for quantiser in [node for node in changed.graph.node if name in node.input[:1]]:
+            readers = [node for node in changed.graph.node if quantiser.output[0] in node.input[:1]]
+            for node in (quantiser, *readers):
+                _set(changed, node.input[1], np.quantile(value, quantile) / 255)
     # Biases are bound to the scale of their layer's input.
-    for layer in layers(model):
-        weights = f"{layer.name}_quantized"
-        bias, bias_scale, _ = _bias_names(model, weights)
-        real = _get(model, bias).astype(np.float64) * _get(model, bias_scale)
-        scale = layer.scale.astype(np.float64) * _input_scale(changed, weights)
+    for layer in layers(kept):
+        bias, bias_scale = _bias_names(kept, layer)[:2]
+        real = _get(kept, bias).astype(np.float64) * _get(kept, bias_scale)
+        scale = layer.scale.astype(np.float64) * _input_scale(changed, layer)
         _set(changed, bias, np.round(real / scale))
         _set(changed, bias_scale, scale)
     return changed
@@ -231,12 +247,14 @@ def _producer_kind(model: onnx.ModelProto, name: str) -> str:
 
 def swap_last_rows(model: onnx.ModelProto, first: int, second: int) -> onnx.ModelProto:
     """Exchange two rows of the last layer, so that two classes trade places."""
-    changed, layer = _copy(model), layers(model)[-1]
+    changed = _own(model)
+    layer = layers(changed)[-1]
     order = np.arange(len(layer.codes))
     order[[first, second]] = order[[second, first]]
-    names = [f"{layer.name}_{part}" for part in ("quantized", "scale", "zero_point")]
-    for name in names + _bias_names(model, f"{layer.name}_quantized"):
-        _set(changed, name, _get(model, name)[order])
+    for name in (*layer.names, *_bias_names(changed, layer)):
+        value = _get(changed, name)
+        if value.ndim and len(value) == len(order):
+            _set(changed, name, value[order])
     return changed
 
 
