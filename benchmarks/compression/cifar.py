@@ -43,6 +43,7 @@ __all__ = [
     "measure",
     "passes",
     "quantize",
+    "quantize_with_onnxruntime",
     "recover",
 ]
 
@@ -131,6 +132,30 @@ def _nobody() -> NoReturn:
 def quantize(source: Path, destination: Path, config: Any) -> None:
     """Write the int8 file of `source`."""
     quantize_file(Job(source, destination, config, calibration_images(), "logits", _nobody))
+
+
+def quantize_with_onnxruntime(source: Path, destination: Path, *, unsigned: bool = True) -> None:
+    """Write what onnxruntime's own static quantizer makes: its defaults, or uint8 x int8 per channel."""
+    import logging
+
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter(np.split(calibration_images(), 16))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"image": batch}
+
+    options = (
+        {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+        if unsigned
+        else {}
+    )
+    logging.disable(logging.WARNING)
+    quantize_static(str(source), str(destination), Reader(), quant_format=QuantFormat.QDQ, **options)
+    logging.disable(logging.NOTSET)
 
 
 def latency_ratio(reference: Path, candidate: Path, batch: int, rounds: int, pairs: int = 5) -> float:
