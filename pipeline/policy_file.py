@@ -10,7 +10,8 @@ from pathlib import Path
 
 from checks.canonical import sha256_file
 from checks.errors import PolicyError
-from checks.measurement import OVERALL
+from checks.latency import FEWEST
+from checks.measurement import OVERALL, Method
 from checks.outcomes import ATTACK, LABEL
 from checks.plugins import load_checks, origin_of
 from checks.policy import Policy, parse_policy
@@ -60,6 +61,17 @@ def _batch_size(metric: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def _expect_timed(params: Params, where: str, metric: str) -> None:
+    short = {name: least for name, least in FEWEST.items() if getattr(params.time, name) < least}
+    if short:
+        asked = ", ".join(f"time.{name} {least} or more" for name, least in short.items())
+        raise PolicyError(
+            f"expected {asked} in params.yaml for a rule on {metric}",
+            where=where,
+            hint="with fewer no claim on time can be made, and the gate would stay closed",
+        )
+
+
 def expect_measured(policy: Policy, params: Params, file: str = "policy.yaml") -> None:
     """Refuse a policy that asks for what `params.yaml` says nobody will measure.
 
@@ -69,7 +81,8 @@ def expect_measured(policy: Policy, params: Params, file: str = "policy.yaml") -
         file: Name of the policy file, for messages.
 
     Raises:
-        PolicyError: if a rule names a batch size that is not timed, or an attribute that is not prepared.
+        PolicyError: if a rule names a batch size that is not timed, or an attribute that is not prepared, or
+            one on time has fewer sessions, rounds or calls than it needs.
     """
     attributes = {*params.prepare.slices, LABEL, ATTACK, str(OVERALL)}
     for index, rule in enumerate(policy.rules):
@@ -80,6 +93,8 @@ def expect_measured(policy: Policy, params: Params, file: str = "policy.yaml") -
                 where=f"{file} rules[{index}].metric",
                 hint="batch sizes are in params.yaml time.batch_sizes",
             )
+        if rule.method in (Method.HODGES_LEHMANN, Method.ORDER_STATISTIC):
+            _expect_timed(params, f"{file} rules[{index}]", rule.metric)
         named = [part for selector in rule.slices for part in selector.split("=")[0].split("*")]
         strangers = sorted(set(named) - attributes)
         if strangers:

@@ -69,6 +69,8 @@ def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
         ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[12].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
         ("policy.yaml", "latency_ratio_b64", "latency_ratio_b32", "time.batch_sizes"),
+        ("params.yaml", "  sessions: 8", "  sessions: 7", "time.sessions 8 or more"),
+        ("params.yaml", "  calls: 5", "  calls: 1", "time.calls 3 or more"),
         ("policy.yaml", "slices: [label]", "slices: [labl]", "prepare.slices"),
         ("policy.yaml", "slices: [label]", "slices: [label*slnt]", "slnt"),
     ],
