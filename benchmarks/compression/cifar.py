@@ -195,4 +195,7 @@ class Figures:
     def mean(rows: Iterable[Figures]) -> Figures:
         """Return the mean of several seeds."""
         columns = np.array([tuple(vars(row).values()) for row in rows]).mean(axis=0)
-        return replace(Figures(*([0.0] * 9)), **dict(zip(vars(next(iter([Figures(*([0.0] * 9))]))), columns, strict=True)))
+        return replace(
+            Figures(*([0.0] * 9)),
+            **dict(zip(vars(next(iter([Figures(*([0.0] * 9))]))), columns, strict=True)),
+        )
