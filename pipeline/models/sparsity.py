@@ -59,14 +59,15 @@ _KINDS = (
     onnx.TensorProto.UINT8,
 )
 
-_Array = npt.NDArray[np.generic]
+_Codes = npt.NDArray[np.int64]
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant":
-            found |= {node.output[0]: entry.t for entry in node.attribute if entry.name == "value"}
+        value = next((entry.t for entry in node.attribute if entry.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            found[node.output[0]] = value
     return found
 
 
@@ -95,12 +96,12 @@ def _weights(
     return found
 
 
-def _zero(reader: onnx.NodeProto, place: int, rank: int, constants: Mapping[str, onnx.TensorProto]) -> _Array:
+def _zero(reader: onnx.NodeProto, place: int, rank: int, constants: Mapping[str, onnx.TensorProto]) -> _Codes:
     """Return the code of zero, so that it broadcasts against the codes."""
     index = _ZERO_POINTS.get((reader.op_type, place))
     if index is None or index >= len(reader.input) or reader.input[index] not in constants:
         return np.zeros((), np.int64)
-    zero = numpy_helper.to_array(constants[reader.input[index]]).astype(np.int64)
+    zero: npt.NDArray[np.int64] = numpy_helper.to_array(constants[reader.input[index]]).astype(np.int64)
     if zero.size == 1 or (zero == zero.flat[0]).all():
         return np.asarray(zero.flat[0])
     axes = {"DequantizeLinear": 1, "ConvInteger": 0, "QLinearConv": 0}

@@ -11,6 +11,7 @@ from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGa
 from pipeline import enforce, select, shortlist
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.models.compression import write_passes
 from pipeline.params import load_params
 
 CANDIDATES = {
@@ -40,6 +41,7 @@ def _record(folder, name, size, macs, accuracy, loss):
         {"schema": "leangate/model/1", "name": name, "sha256": digest, "validation_loss": loss}
         | {"output": "logits", **figures},
     )
+    write_passes(folder, {"name": name, "sha256": digest}, [{"pass": "train", "of": name}])
 
 
 def _shortlist(project, **changed):
