@@ -17,7 +17,7 @@ from pipeline.card.figures import (
 )
 from pipeline.decision_file import Finding, Reading, attribute_of
 from pipeline.fields import Fields
-from pipeline.markdown import DASH, Markdown, code, heading, literal, table, text
+from pipeline.markdown import DASH, Markdown, code, heading, join, literal, table, text
 from pipeline.report.passes import NUMBERS, PASSES, pass_columns, pass_rows, passes_in
 from pipeline.report.wording import (
     describe_timings,
@@ -120,8 +120,10 @@ def _passes(compression: Fields) -> Markdown:
     columns = pass_columns(passes)
     rows = [
         [
-            code(cell) if column == "Pass" else text(cell, limit=1_000)
-            for column, cell in zip(columns, cells, strict=True)
+            code(lines[0])
+            if column == "Pass"
+            else join((text(line, limit=1_000) for line in lines), " " if column in NUMBERS else "<br>")
+            for column, lines in zip(columns, cells, strict=True)
         ]
         for cells in pass_rows(passes)
     ]

@@ -24,15 +24,18 @@ __all__ = ["NUMBERS", "PASSES", "pass_columns", "pass_rows", "passes_in"]
 _FEW = 4
 _LONGEST = 120
 _WIDEST = 500
+_SPARSE = 0.05
+"""Rounding to int8 makes some zeros of any network; so few are not what a pass was for."""
+
 _ARROW = "\u2192"
 
-NUMBERS = ("#", "MACs", "Parameters", "Zeros", "Bytes (gzip)", "Right on validation")
+NUMBERS = ("#", "MACs", "Parameters", "Zeros", "Size", "Validation accuracy")
 """Columns that hold numbers."""
 
 PASSES = (
-    "Options are those that differ from the method's defaults. MACs, parameters, bytes and accuracy on the "
-    "validation split are those of the ONNX file after the pass; compression.json holds every option, seed "
-    "and figure."
+    "Options are those that differ from the method's defaults. What stands right of what changed is measured "
+    "on the ONNX file after the pass; sizes after gzip are in brackets. compression.json holds every option, "
+    "seed and figure."
 )
 """What a reader must know to read the table."""
 
@@ -240,27 +243,27 @@ def passes_in(fields: Fields) -> tuple[PassDone, ...]:
 
 
 def _shown(passes: Sequence[PassDone]) -> list[int]:
-    sparse = any(done.sparsity > 0 for done in passes)
+    sparse = any(done.sparsity >= _SPARSE for done in passes)
     return [index for index, column in enumerate(_COLUMNS) if sparse or column != "Zeros"]
 
 
 def pass_columns(passes: Sequence[PassDone]) -> tuple[str, ...]:
-    """Return the titles of the table; zeros only where there are any."""
+    """Return the titles of the table; zeros only where a pass left many."""
     return tuple(_COLUMNS[index] for index in _shown(passes))
 
 
-def pass_rows(passes: Sequence[PassDone]) -> Iterator[tuple[str, ...]]:
-    """Yield a row of plain words a pass, one cell a column."""
+def pass_rows(passes: Sequence[PassDone]) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """Yield a row a pass, one cell a column; a cell is lines of plain words."""
     for place, done in enumerate(passes, start=1):
         cells = (
-            str(place),
-            done.name,
-            done.options or NO_FIGURE,
-            "; ".join(done.changed) or NO_FIGURE,
-            describe_macs(done.macs),
-            describe_macs(done.parameters),
-            describe_value(done.sparsity, "sparsity", "proportion", 1),
-            f"{describe_bytes(done.bytes)} ({describe_bytes(done.gzip_bytes)})",
-            describe_value(done.validation_accuracy, "accuracy", "proportion", 1),
+            (str(place),),
+            (done.name,),
+            (done.options or NO_FIGURE,),
+            done.changed or (NO_FIGURE,),
+            (describe_macs(done.macs),),
+            (describe_macs(done.parameters),),
+            (describe_value(done.sparsity, "sparsity", "proportion", 1),),
+            (describe_bytes(done.bytes), f"({describe_bytes(done.gzip_bytes)})"),
+            (describe_value(done.validation_accuracy, "accuracy", "proportion", 1),),
         )
         yield tuple(cells[index] for index in _shown(passes))

@@ -298,12 +298,13 @@ def _made(model: Model) -> Markup:
     columns = pass_columns(model.passes)
     rows = []
     for cells in pass_rows(model.passes):
-        drawn = [
-            tag("th", cell, scope="row")
-            if column == "Pass"
-            else tag("td", cell, class_="num" if column in NUMBERS else None)
-            for column, cell in zip(columns, cells, strict=True)
-        ]
+        drawn = []
+        for column, lines in zip(columns, cells, strict=True):
+            first, more = lines[0], [tag("div", line) for line in lines[1:]]
+            if column == "Pass":
+                drawn.append(tag("th", first, scope="row"))
+            else:
+                drawn.append(tag("td", first, *more, class_="num" if column in NUMBERS else None))
         rows.append(tag("tr", *drawn))
     return table(f"How {model.name} was made.", columns, rows, look="passes")
 

@@ -98,7 +98,7 @@ def test_figures_stand_beside_the_baseline_s(card: str) -> None:
     ]
     assert row(made, "3")[2:4] == [
         "method static, equalize, precision int8",
-        "3 of 3 convolutions in integers; 0 of 1 matrix products in integers",
+        "3 of 3 convolutions in integers<br>0 of 1 matrix products in integers",
     ]
 
 
