@@ -366,6 +366,7 @@ def _write_models(layout: Layout, names: Names) -> tuple[Json, Json]:
         "options": {"criterion": names.option, "macs_reduction": 2.0, "seed": 0},
     }
     pruned |= {"channels": {"network.0": [32, 27], "network.3": [64, 64]}, "kept": {}}
+    pruned |= {"zeros": {f"layer{index}": [9, 3] for index in range(30)}}
     pruned |= {"left": left["half-int8"] | {"bytes": 110_485, "gzip_bytes": 101_931, "sparsity": 0.25}}
     options = {"method": "static", "calibration": "minmax", "equalize": True, "precision": "int8"}
     quantised: Json = {"pass": "quantize", "options": options, "left": left["half-int8"]}

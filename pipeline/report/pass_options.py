@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from pipeline.compress.configs import Pass, QuantizeRecipe
 from pipeline.plain import shorten
+from pipeline.report.wording import count_of
 from pipeline.sections import Section, Training
 
 __all__ = ["describe_options", "describe_plain"]
@@ -53,11 +54,11 @@ def describe_plain(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         if any(isinstance(entry, list | dict) for entry in value):
-            return f"{len(value):,} entries"
+            return count_of(len(value), "entry", "entries")
         few = ", ".join(describe_plain(entry) for entry in value[:3])
         return f"{few} and {len(value) - 3:,} more" if len(value) > 3 else few
     if isinstance(value, dict):
-        return f"{len(value):,} entries"
+        return count_of(len(value), "entry", "entries")
     return shorten("none" if value is None else str(value), _LONGEST)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,12 +50,19 @@ def _named(entries: Iterable[str]) -> str:
     return "; ".join(told[:_FEW]) + more
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort `layer2` before `layer10`, as networks do and canonical JSON does not."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
+
+
 def _counts(value: object) -> dict[str, tuple[int, int]] | None:
     """Return what names two counts each, or None for anything else."""
     if not isinstance(value, dict):
         return None
     pairs = {}
-    for name, pair in value.items():
+    for name in sorted(value, key=_natural):
+        pair = value[name]
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(count) is int for count in pair):
             return None
         pairs[shorten(name, _LONGEST)] = (pair[0], pair[1])

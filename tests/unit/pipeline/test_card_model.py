@@ -89,7 +89,7 @@ def test_figures_stand_beside_the_baseline_s(card: str) -> None:
     assert row(made, "2")[1:] == [
         "`channels`",
         "macs\\_reduction 2, seed 0",
-        "channels: network.0 32 → 27",
+        "channels: network.0 32 → 27<br>zeros: layer0 33 %; layer1 33 %; layer2 33 %; layer3 33 % and 26 more",
         "320 k",
         "14.00 k",
         "25.0 %",

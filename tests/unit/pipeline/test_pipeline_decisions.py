@@ -86,6 +86,7 @@ def test_a_copy_of_another_file_fills_no_slot(project):
     record = json.loads((twin / "model.json").read_text())
     record.update(sha256=sha256_file(other / "model.onnx"), bytes=100, macs=300, validation_loss=0.38)
     write_json(twin / "model.json", record)
+    write_passes(twin, record, [])
     shortlist.run(layout, load_params(project / "params.yaml"))
     slots = json.loads((layout.shortlist / "shortlist.json").read_text())["slots"]
     assert list(slots.values()).count("half-int8") == 1
