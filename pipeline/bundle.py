@@ -47,6 +47,7 @@ def _sources(layout: Layout, slot: str) -> dict[str, Path]:
         "policy.yaml": layout.policy,
         "data-findings.json": layout.validation / "findings.json",
         "records/model.json": layout.finalist(slot) / "model.json",
+        "records/compression.json": layout.finalist(slot) / "compression.json",
         "records/baseline.json": layout.baseline / "model.json",
         "records/data.json": layout.data / "data.json",
         "records/selection.json": layout.selection,
@@ -157,7 +158,7 @@ def _manifest(folder: Path, contents: Contents, params: Params) -> dict[str, Any
         "policy_sha256": verdict.text("policy_sha256"),
         "decision_sha256": verdict.text("decision_sha256"),
         "subject": contents.evidence.subject.to_json(),
-        "passes": contents.model.value["passes"],
+        "passes": contents.compression.value["passes"],
         "declared": params.bundle.model_dump(mode="json"),
         "environment": _environment(),
         "files": {

@@ -42,16 +42,20 @@ class Layout:
 
     @property
     def baseline(self) -> Path:
-        """train: `model.onnx`, `weights.safetensors`, `model.json`."""
+        """train: `model.onnx`, `weights.safetensors`, `model.json`, `compression.json`."""
         return self.artifacts / "baseline"
 
     def shrunk(self, variant: str) -> Path:
-        """prune: `model.onnx`, `weights.safetensors`, `model.json`."""
+        """prune: `model.onnx`, `weights.safetensors`, `model.json`, `compression.json`."""
         return self.artifacts / "shrunk" / variant
 
     def candidate(self, name: str) -> Path:
-        """quantize: `model.onnx`, `model.json`; `name` is `<variant>-<precision>`."""
+        """quantize: `model.onnx`, `model.json`, `compression.json`; `name` is `<variant>-<precision>`."""
         return self.artifacts / "candidates" / name
+
+    def seconds(self, stage: str, name: str) -> Path:
+        """train, prune, quantize: how long each pass took; nothing depends on it."""
+        return self.artifacts / "seconds" / f"{stage}-{name}.json"
 
     @property
     def shortlist(self) -> Path:
@@ -59,7 +63,7 @@ class Layout:
         return self.artifacts / "shortlist"
 
     def finalist(self, slot: str) -> Path:
-        """shortlist: `finalist.json`, and `model.onnx`, `model.json` if the slot is filled."""
+        """shortlist: `finalist.json`, and what describes the candidate if the slot is filled."""
         return self.shortlist / slot
 
     def evidence(self, slot: str) -> Path:

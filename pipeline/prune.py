@@ -14,16 +14,21 @@ from pipeline.params import Params
 if TYPE_CHECKING:
     from pipeline.compress.context import Context
     from pipeline.data.dataset import Dataset
+    from pipeline.models.seconds import Stopwatch
 
 __all__ = ["open_context", "run"]
 
 
 def _copy_baseline(layout: Layout, variant: str, baseline: dict[str, Any]) -> None:
     """A variant without any pass is the baseline itself, byte for byte."""
+    from pipeline.models.compression import read_passes, write_passes
+
+    passes, record = read_passes(layout.baseline), baseline | {"name": variant}
     with output_dir(layout.shrunk(variant)) as folder:
         for name in ("weights.safetensors", "model.onnx"):
             shutil.copyfile(layout.baseline / name, folder / name)
-        write_json(folder / "model.json", baseline | {"name": variant})
+        write_json(folder / "model.json", record)
+        write_passes(folder, record, passes)
 
 
 def open_context(layout: Layout, params: Params, dataset: Dataset) -> Context:
@@ -47,7 +52,7 @@ def open_context(layout: Layout, params: Params, dataset: Dataset) -> Context:
 
 
 def run(layout: Layout, params: Params, *, variant: str) -> None:
-    """Write the variant's `weights.safetensors`, `model.onnx` and `model.json`.
+    """Write the variant's `weights.safetensors`, `model.onnx`, `model.json` and `compression.json`.
 
     Raises:
         CompressionError: if a target cannot be met or the network cannot be changed safely.
@@ -55,27 +60,37 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
     """
     from pipeline.data.dataset import read_dataset
     from pipeline.models.record import read_record
-    from pipeline.models.recording import record_model
+    from pipeline.models.seconds import Stopwatch
 
     if variant not in params.prune.recipes:
         raise ParamsError(f"expected a recipe named {variant!r}", where="params.yaml prune.recipes")
     recipe = params.prune.recipes[variant]
     dataset = read_dataset(layout.data)
     baseline = read_record(layout.baseline)
-    if not recipe:
+    stopwatch = Stopwatch()
+    if recipe:
+        _apply(layout, params, variant, dataset, stopwatch)
+    else:
         _copy_baseline(layout, variant, baseline)
-        return
+    stopwatch.write(layout.seconds("prune", variant))
+
+
+def _apply(layout: Layout, params: Params, variant: str, dataset: Dataset, stopwatch: Stopwatch) -> None:
     from pipeline.compress.recipe import apply_recipe
+    from pipeline.models.compression import read_passes, write_passes
     from pipeline.models.export import export_onnx
     from pipeline.models.network import save_weights
+    from pipeline.models.recording import record_model
     from pipeline.models.training import make_deterministic
 
     make_deterministic(params.seed)
+    before = read_passes(layout.baseline)
     context = open_context(layout, params, dataset)
-    module, passes = apply_recipe(context.teacher, recipe, context, f"params.yaml prune.recipes.{variant}")
+    recipe, where = params.prune.recipes[variant], f"params.yaml prune.recipes.{variant}"
+    module, passes = apply_recipe(context.teacher, recipe, context, where, stopwatch)
     with output_dir(layout.shrunk(variant)) as folder:
         save_weights(module, folder / "weights.safetensors")
-        path, output = folder / "model.onnx", params.model.output
-        export_onnx(module, context.shape, path)
-        passes = baseline["passes"] + passes
-        write_json(folder / "model.json", record_model(path, variant, dataset, passes, output=output))
+        export_onnx(module, context.shape, folder / "model.onnx")
+        record = record_model(folder / "model.onnx", variant, dataset, output=params.model.output)
+        write_json(folder / "model.json", record)
+        write_passes(folder, record, [*before, *passes])

@@ -40,7 +40,7 @@ def _lesson(layout: Layout, dataset: Dataset, seed: int) -> Lesson:
 
 
 def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None:
-    """Write the candidate's `model.onnx` and `model.json`.
+    """Write the candidate's `model.onnx`, `model.json` and `compression.json`.
 
     Raises:
         CompressionError: if the file cannot be quantized, would not run in integers, or is slower than float.
@@ -48,8 +48,10 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
     """
     from pipeline.compress.precisions import METHODS, Job, quantize_file
     from pipeline.data.dataset import read_dataset
+    from pipeline.models.compression import left_of, read_passes, write_passes
     from pipeline.models.record import read_record
     from pipeline.models.recording import record_model
+    from pipeline.models.seconds import Stopwatch
 
     if precision not in params.quantize.recipes:
         raise ParamsError(f"expected a recipe named {precision!r}", where="params.yaml quantize.recipes")
@@ -58,9 +60,9 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
         raise CompressionError(f"expected a known method, got {config.method}", where="quantize")
     source = layout.shrunk(variant)
     shrunk = read_record(source)
-    passes, output = shrunk["passes"], shrunk["output"]
+    passes, output = read_passes(source), shrunk["output"]
     dataset = read_dataset(layout.data)
-    name = f"{variant}-{precision}"
+    name, stopwatch = f"{variant}-{precision}", Stopwatch()
     with output_dir(layout.candidate(name)) as folder:
         path = folder / "model.onnx"
         images = _calibration_images(dataset, config, params.seed)
@@ -72,9 +74,17 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
             output,
             partial(_lesson, layout, dataset, params.seed),
         )
-        figures = quantize_file(job)
-        if config.method != "none":
+        if config.method == "none":
+            quantize_file(job)
+            record = record_model(path, name, dataset, output=output)
+        else:
+            with stopwatch.time("quantize"):
+                figures = quantize_file(job)
+            record = record_model(path, name, dataset, output=output)
             options = config.model_dump(mode="json", exclude_none=True)
-            options |= {"examples": len(images), "seed": params.seed}
-            passes = [*passes, {"pass": "quantize", "options": options | {"precision": precision}, **figures}]
-        write_json(folder / "model.json", record_model(path, name, dataset, passes, output=output))
+            options |= {"examples": len(images), "seed": params.seed, "precision": precision}
+            done = {"pass": "quantize", "options": options, **figures, "left": left_of(record)}
+            passes = [*passes, done]
+        write_json(folder / "model.json", record)
+        write_passes(folder, record, passes)
+    stopwatch.write(layout.seconds("quantize", name))

@@ -29,6 +29,7 @@ _UNKNOWN = "unknown"
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 _REQUIRED = ("numpy", "onnx", "onnxruntime")
 _MAX_PARAM = 500
+_MOST_PARAMS = 20
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -91,7 +92,7 @@ def _metrics(contents: Contents) -> dict[str, float]:
 
 
 def _flatten(value: Any, key: str) -> dict[str, str]:
-    """Nested JSON as dotted keys and short texts."""
+    """Nested JSON as dotted keys and short texts; a long list is left out, it would be cut in the middle."""
     if isinstance(value, Mapping):
         return {k: v for name in sorted(value) for k, v in _flatten(value[name], f"{key}.{name}").items()}
     if isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
@@ -99,14 +100,20 @@ def _flatten(value: Any, key: str) -> dict[str, str]:
             k: v for index, entry in enumerate(value) for k, v in _flatten(entry, f"{key}.{index}").items()
         }
     words = value if isinstance(value, str) else " ".join(dumps(value).split())
+    if isinstance(value, list) and len(words) > _MAX_PARAM:
+        return {}
     return {re.sub(r"[^A-Za-z0-9_\-./ ]", "_", key): words[:_MAX_PARAM]}
 
 
-def _recipe(model: Fields) -> dict[str, str]:
+def _recipe(compression: Fields) -> dict[str, str]:
+    """Passes with their options and figures; what has an entry a layer is in the bundle, not here."""
     flat: dict[str, str] = {}
-    for index, entry in enumerate(model.entries("passes"), start=1):
-        rest = {name: value for name, value in entry.value.items() if name != "pass"}
-        flat |= {f"pass.{index}": entry.text("pass")} | _flatten(rest, f"pass.{index}")
+    for index, entry in enumerate(compression.entries("passes"), start=1):
+        flat[f"pass.{index}"] = entry.text("pass")
+        for name in sorted(entry.value.keys() - {"pass"}):
+            part = _flatten(entry.value[name], f"pass.{index}.{name}")
+            if len(part) <= _MOST_PARAMS or name in ("options", "left"):
+                flat |= part
     return flat
 
 
@@ -158,7 +165,7 @@ def _submission(layout: Layout, params: Params, manifest: Fields, contents: Cont
         metadata=digests | {"classes": list(model.texts("classes")), "pixel_max": model.count("pixel_max")},
         tags=tags,
         metrics=_metrics(contents),
-        params=_recipe(model),
+        params=_recipe(contents.compression),
         dataset=_dataset(contents),
         description=summary(contents, provider),
     )

@@ -78,7 +78,7 @@ def _fill(folder: Path, layout: Layout, row: Mapping[str, Any] | None, baseline:
     entry = {"schema": "leangate/finalist/1", "slot": folder.name, "candidate": name}
     if row:
         entry |= {"sha256": row["sha256"], "baseline_sha256": baseline["sha256"]}
-        for file in ("model.onnx", "model.json"):
+        for file in ("model.onnx", "model.json", "compression.json"):
             shutil.copyfile(layout.candidate(row["name"]) / file, folder / file)
     write_json(folder / "finalist.json", entry)
 
@@ -89,6 +89,7 @@ def run(layout: Layout, params: Params) -> None:
     Raises:
         ModelError: if a candidate's files are unusable.
     """
+    from pipeline.models.compression import read_passes
     from pipeline.models.record import read_record
 
     baseline = read_record(layout.baseline)
@@ -103,6 +104,7 @@ def run(layout: Layout, params: Params) -> None:
             raise ModelError(
                 f"expected the candidate {name}, got {record['name']}", where=str(layout.candidate(name))
             )
+        read_passes(layout.candidate(name))
     rows = _rank(baseline, records, params.shortlist.slots, params.shortlist.max_accuracy_drop)
     by_slot = {row["slot"]: row for row in rows if row["slot"]}
     with output_dir(layout.shortlist) as folder:

@@ -60,7 +60,7 @@ PROVISIONS = (
         _AI_ACT,
         "Art. 11 Technical documentation",
         "how the model was made and measured",
-        ("records/model.json", "decision.json"),
+        ("records/compression.json", "decision.json"),
         missing="the other parts of Annex IV",
     ),
     Provision(

@@ -41,7 +41,7 @@ TABLES = (
 )
 """The evidence a decision rests on, in `evidence/`."""
 
-RECORDS = ("model", "baseline", "data", "selection", "shortlist", "verdict")
+RECORDS = ("model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
 """What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
 
 _STALE = "the files are of different runs, or were changed; run `dvc repro`"
@@ -55,7 +55,8 @@ class Contents:
         verdict: `records/verdict.json`.
         decision: `decision.json`.
         model: `records/model.json`, of the candidate.
-        baseline: `records/baseline.json`, the same of the baseline.
+        compression: `records/compression.json`, how the candidate was made.
+        baseline: `records/baseline.json`, as `model`, of the baseline.
         data: `records/data.json`.
         data_findings: `data-findings.json`.
         evidence: The tables of `evidence/`.
@@ -65,6 +66,7 @@ class Contents:
     verdict: Fields
     decision: Fields
     model: Fields
+    compression: Fields
     baseline: Fields
     data: Fields
     data_findings: Fields
@@ -161,7 +163,7 @@ def read_contents(folder: Path) -> Contents:
     1. The files are exactly those of a bundle; each is hashed.
     2. The decision has the SHA-256 that the verdict names, is open, and passed.
     3. The policy has the SHA-256 that decision and verdict name.
-    4. The ONNX file has the SHA-256 of verdict, decision, selection, shortlist and its own record.
+    4. The ONNX file has the SHA-256 of verdict, decision, selection, shortlist and its own two records.
     5. Every evidence file has the SHA-256 in the decision, and says itself that it is about this subject.
     6. Data, data findings and baseline are those of the decision.
 
@@ -197,6 +199,8 @@ def read_contents(folder: Path) -> Contents:
     _check_selection(records["selection"], verdict)
     _check_shortlist(records["shortlist"], verdict, subject)
     _check_model(records["model"], digests["model.onnx"], onnx.stat().st_size)
+    made = records["compression"]
+    _expect(digests["model.onnx"], made.text("sha256"), "SHA-256", made.where)
     _expect(subject.baseline_sha256, records["baseline"].text("sha256"), "SHA-256", records["baseline"].where)
     recorded = decision.inner("evidence")
     _expect(sorted(TABLES), sorted(recorded.value), "evidence", recorded.where)
@@ -206,7 +210,15 @@ def read_contents(folder: Path) -> Contents:
     findings = read_fields(folder / "data-findings.json", "leangate/data-findings/1")
     _check_data(records["data"], findings, subject)
     return Contents(
-        verdict, decision, records["model"], records["baseline"], records["data"], findings, evidence, digests
+        verdict=verdict,
+        decision=decision,
+        model=records["model"],
+        compression=made,
+        baseline=records["baseline"],
+        data=records["data"],
+        data_findings=findings,
+        evidence=evidence,
+        digests=digests,
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from checks.canonical import dumps
-from checks.errors import EvidenceError
 from pipeline.card.contents import Contents
 from pipeline.card.figures import (
     Judged,
@@ -19,7 +17,8 @@ from pipeline.card.figures import (
 )
 from pipeline.decision_file import Finding, Reading, attribute_of
 from pipeline.fields import Fields
-from pipeline.markdown import DASH, Markdown, code, heading, literal, table, text
+from pipeline.markdown import DASH, Markdown, code, heading, join, literal, table, text
+from pipeline.report.passes import NUMBERS, PASSES, pass_columns, pass_rows, passes_in
 from pipeline.report.wording import (
     describe_timings,
     summarise_findings,
@@ -116,21 +115,19 @@ def _timings(judged: Judged) -> list[tuple[Markdown, ...]]:
     return rows
 
 
-def _option(value: object) -> str:
-    return value if isinstance(value, str) else " ".join(dumps(value).split())
-
-
-def _passes(model: Fields) -> Markdown:
-    rows = []
-    for index, entry in enumerate(model.entries("passes"), start=1):
-        told = {key: value for key, value in entry.value.items() if key not in ("pass", "options")}
-        options = entry.maybe_inner("options")
-        told |= dict(options.value) if options else {}
-        words = ", ".join(f"{key} = {_option(value)}" for key, value in sorted(told.items()))
-        rows.append((literal(str(index)), code(entry.text("pass")), text(words, limit=2_000) or DASH))
-    if not rows:
-        raise EvidenceError("expected at least one pass, got none", where=model.where)
-    return table(("#", "Pass", "Options and outcome"), rows, "r")
+def _passes(compression: Fields) -> Markdown:
+    passes = passes_in(compression)
+    columns = pass_columns(passes)
+    rows = [
+        [
+            code(lines[0])
+            if column == "Pass"
+            else join((text(line, limit=1_000) for line in lines), " " if column in NUMBERS else "<br>")
+            for column, lines in zip(columns, cells, strict=True)
+        ]
+        for cells in pass_rows(passes)
+    ]
+    return table(columns, rows, "".join("r" if column in NUMBERS else "l" for column in columns))
 
 
 def compression_section(contents: Contents, judged: Judged) -> list[Markdown]:
@@ -142,8 +139,9 @@ def compression_section(contents: Contents, judged: Judged) -> list[Markdown]:
         table(header, [*_costs(contents), *_timings(judged)], "lrrrr"),
         cite(contents, *files, "decision.json"),
         literal("How the candidate was made, in this order:"),
-        _passes(contents.model),
-        cite(contents, "records/model.json"),
+        _passes(contents.compression),
+        literal(PASSES),
+        cite(contents, "records/compression.json"),
     ]
 
 

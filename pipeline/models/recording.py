@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`model.json`: what one ONNX file is, what it costs, and how it was made."""
+"""`model.json`: what one ONNX file is, what it costs, and how right it is."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from checks.evidence import Output, expect_probabilities
 from pipeline.data.dataset import Dataset
 from pipeline.models.cost import measure_cost
 from pipeline.models.record import SCHEMA
+from pipeline.models.sparsity import measure_sparsity
 from pipeline.probes.session import open_session, predict
 
-__all__ = ["measure_on_validation", "record_model"]
+__all__ = ["measure_file", "measure_on_validation", "record_model"]
 
 
 def _log_shares(scores: npt.NDArray[np.float64], output: Output) -> npt.NDArray[np.float64]:
@@ -60,38 +61,51 @@ def measure_on_validation(
     return float(np.mean(scores.argmax(axis=1) == split.labels)), float(loss)
 
 
-def record_model(
-    path: Path, name: str, dataset: Dataset, passes: list[dict[str, Any]], *, output: Output = "logits"
-) -> dict[str, Any]:
+def measure_file(path: Path, dataset: Dataset, *, output: Output = "logits") -> dict[str, Any]:
+    """Measure what a pass left: what the ONNX file costs, how sparse it is, and how right on validation.
+
+    Args:
+        path: The file.
+        dataset: Gives the validation split.
+        output: Whether the file answers `logits` or `probabilities`.
+
+    Returns:
+        The figures that `pipeline.models.compression.LEFT` names.
+    """
+    cost = measure_cost(path)
+    accuracy, loss = measure_on_validation(path, dataset, output=output)
+    return {
+        "macs": cost.macs,
+        "parameters": cost.parameters,
+        "sparsity": measure_sparsity(path),
+        "bytes": cost.bytes,
+        "gzip_bytes": cost.gzip_bytes,
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+    }
+
+
+def record_model(path: Path, name: str, dataset: Dataset, *, output: Output = "logits") -> dict[str, Any]:
     """Describe the ONNX file at `path`.
 
     Args:
         path: The file.
         name: `baseline`, a variant, or `<variant>-<precision>`.
         dataset: Gives shape, classes and the validation split.
-        passes: What was done so far, in order, each with its resolved options.
         output: Whether the file answers `logits` or `probabilities`: `model.output` in params.yaml.
 
     Returns:
         The content of `model.json`.
     """
-    cost = measure_cost(path)
     weights = path.parent / "weights.safetensors"
-    accuracy, loss = measure_on_validation(path, dataset, output=output)
     return {
         "schema": SCHEMA,
         "name": name,
         "sha256": sha256_file(path),
         "weights_sha256": sha256_file(weights) if weights.exists() else None,
-        "bytes": cost.bytes,
-        "gzip_bytes": cost.gzip_bytes,
-        "macs": cost.macs,
-        "parameters": cost.parameters,
         "pixel_max": dataset.pixel_max,
         "shape": [int(size) for size in dataset.pixels.shape[1:]],
         "classes": list(dataset.classes),
         "output": output,
-        "passes": passes,
-        "validation_accuracy": accuracy,
-        "validation_loss": loss,
+        **measure_file(path, dataset, output=output),
     }

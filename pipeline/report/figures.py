@@ -15,6 +15,7 @@ __all__ = [
     "DataFinding",
     "Digest",
     "Model",
+    "PassDone",
     "Report",
     "Size",
     "SliceColumn",
@@ -178,12 +179,39 @@ class Data:
 
 
 @dataclass(frozen=True)
+class PassDone:
+    """One pass of `compression.json`.
+
+    Attributes:
+        name: Of the pass.
+        options: What was asked of it, in words; nothing where all are its defaults.
+        changed: What it changed, in words.
+        macs: Multiply-accumulates of one image after it, >= 0.
+        parameters: After it, >= 0.
+        sparsity: Share of zeros among the weights after it, in [0, 1].
+        bytes: Of the ONNX file after it.
+        gzip_bytes: The same, compressed.
+        validation_accuracy: After it, in [0, 1].
+    """
+
+    name: str
+    options: str
+    changed: tuple[str, ...]
+    macs: int
+    parameters: int
+    sparsity: float
+    bytes: int
+    gzip_bytes: int
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
 class Model:
-    """How one model was made: each pass and its options, in words of `model.json`."""
+    """How one model was made, pass by pass."""
 
     name: str
     sha256: str
-    passes: tuple[tuple[str, str], ...]
+    passes: tuple[PassDone, ...]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from pipeline.decision_file import Decision, Finding
 from pipeline.plain import shorten
-from pipeline.report.figures import Candidate, Comparison, Report
+from pipeline.report.figures import Candidate, Comparison, Model, Report
 from pipeline.report.front import draw_front
 from pipeline.report.glossary import explain
 from pipeline.report.markup import Markup, chip, code, join, look, table, tag
+from pipeline.report.passes import NUMBERS, PASSES, pass_columns, pass_rows
 from pipeline.report.rows import COLUMNS, DECISION, Row, footnotes, table_rows
 from pipeline.report.wording import (
     LISTED,
@@ -293,14 +294,24 @@ def _rows(rows: tuple[str, ...], count: int) -> list[str]:
     return [tag("small", f"{count_of(count, 'row')}: ", code(", ".join(rows)), more)]
 
 
+def _made(model: Model) -> Markup:
+    columns = pass_columns(model.passes)
+    rows = []
+    for cells in pass_rows(model.passes):
+        drawn = []
+        for column, lines in zip(columns, cells, strict=True):
+            first, more = lines[0], [tag("div", line) for line in lines[1:]]
+            if column == "Pass":
+                drawn.append(tag("th", first, scope="row"))
+            else:
+                drawn.append(tag("td", first, *more, class_="num" if column in NUMBERS else None))
+        rows.append(tag("tr", *drawn))
+    return table(f"How {model.name} was made.", columns, rows, look="passes")
+
+
 def lineage(report: Report) -> Markup:
     """Draw how each model was made and the SHA-256 of everything a figure came from."""
-    made = []
-    for model in report.models:
-        steps = [
-            tag("li", tag("b", name), f": {options}" if options else "") for name, options in model.passes
-        ]
-        made += [tag("h3", model.name), tag("ol", *steps)]
+    made = [_made(model) for model in report.models]
     rows = [
         tag("tr", tag("th", entry.what, scope="row"), tag("td", code(entry.sha256)))
         for entry in report.digests
@@ -309,6 +320,7 @@ def lineage(report: Report) -> Markup:
         "section",
         tag("h2", "Lineage"),
         tag("p", "How each model was made, and what the figures on this page were read from."),
+        tag("p", PASSES, class_="note") if made else "",
         *made,
         table(
             "SHA-256 of models, policy, evidence and files read.", ("What", "SHA-256"), rows, look="digests"

@@ -150,6 +150,8 @@ tbody:last-child tr:last-child>*{border-bottom:0}
 thead th{font-size:.8rem;color:var(--muted);font-weight:600;white-space:nowrap}
 tbody th{font-weight:600}
 td small,th small{display:block;font-size:.92em;color:var(--muted);font-weight:400}
+.passes{font-size:.875rem}.passes thead th{white-space:normal}
+.passes td:nth-child(3),.passes td:nth-child(4){min-width:13rem}
 .num,.candidates td,.candidates th{white-space:nowrap}
 .candidates td:nth-child(2){white-space:normal;min-width:9.5rem}
 .candidates tbody th{position:sticky;left:0;background:var(--bg)}

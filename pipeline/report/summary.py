@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checks.canonical import dumps, sha256_file, sha256_value
+from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from pipeline.decision_file import Decision, Reading, outcome_of, read_decision
 from pipeline.fields import Fields, expect_schema, read_fields
@@ -27,6 +27,7 @@ from pipeline.report.figures import (
     SliceColumn,
     Source,
 )
+from pipeline.report.passes import passes_in
 
 __all__ = ["gather_comparison", "gather_report"]
 
@@ -89,7 +90,7 @@ def gather_report(layout: Layout, selection: Mapping[str, Any]) -> Report:
     comparison = gather_comparison(layout, selection)
     data_path, findings_path = layout.data / "data.json", layout.validation / "findings.json"
     data = _data(data_path, findings_path)
-    models = [_model(layout.finalist(decision.slot) / "model.json") for decision in comparison.judged]
+    models = [_model(layout.finalist(decision.slot)) for decision in comparison.judged]
     return Report(comparison, data, tuple(models), _digests(layout, comparison, selection))
 
 
@@ -228,20 +229,17 @@ def _column(name: str, fields: Fields) -> SliceColumn:
     return SliceColumn(name, fields.texts("levels"), origin)
 
 
-def _model(path: Path) -> Model:
-    fields = read_fields(path, "leangate/model/1")
-    passes = []
-    for entry in fields.entries("passes"):
-        rest = {key: value for key, value in entry.value.items() if key not in ("pass", "options")}
-        options = entry.maybe_inner("options")
-        described = {**rest, **(options.value if options else {})}
-        words = [f"{key} {_plain(value)}" for key, value in sorted(described.items())]
-        passes.append((entry.text("pass"), ", ".join(words)))
-    return Model(fields.text("name"), fields.text("sha256"), tuple(passes))
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else " ".join(dumps(value).split())
+def _model(folder: Path) -> Model:
+    model = read_fields(folder / "model.json", "leangate/model/1")
+    made = read_fields(folder / "compression.json", "leangate/compression/1")
+    for key in ("name", "sha256"):
+        if made.text(key) != model.text(key):
+            raise EvidenceError(
+                f"expected the passes of {key} {model.text(key)}, got those of {made.text(key)}"[:400],
+                where=made.where,
+                hint=_STALE,
+            )
+    return Model(model.text("name"), model.text("sha256"), passes_in(made))
 
 
 def _digests(layout: Layout, comparison: Comparison, selection: Mapping[str, Any]) -> tuple[Digest, ...]:
@@ -252,7 +250,11 @@ def _digests(layout: Layout, comparison: Comparison, selection: Mapping[str, Any
         layout.validation / "findings.json",
     ]
     paths += [layout.decision(decision.slot) for decision in comparison.decisions]
-    paths += [layout.finalist(decision.slot) / "model.json" for decision in comparison.judged]
+    paths += [
+        layout.finalist(decision.slot) / name
+        for decision in comparison.judged
+        for name in ("model.json", "compression.json")
+    ]
     named = {path.relative_to(layout.root).as_posix(): sha256_file(path) for path in paths}
     named[layout.selection.relative_to(layout.root).as_posix()] = sha256_value(dict(selection))
     listed = [Digest("baseline, ONNX file", comparison.baseline_sha256)]

@@ -90,6 +90,9 @@ class _TrialLayout(Layout):
     def candidate(self, name: str) -> Path:
         return self.scratch / "candidates" / name
 
+    def seconds(self, stage: str, name: str) -> Path:
+        return self.scratch / "seconds" / f"{stage}-{name}.json"
+
 
 def _worst(correct: npt.NDArray[np.bool_], split: Split, least: int) -> float:
     shares = []
@@ -280,6 +283,7 @@ class FileBench:
 
     def _write_shrunk(self, folder: Path, drawn: Drawn, module: nn.Module) -> None:
         from pipeline.files import write_json
+        from pipeline.models.compression import write_passes
         from pipeline.models.export import export_onnx
         from pipeline.models.network import save_weights
         from pipeline.models.recording import record_model
@@ -287,11 +291,9 @@ class FileBench:
         folder.mkdir(parents=True)
         save_weights(module, folder / "weights.safetensors")
         export_onnx(module, self.context.shape, folder / "model.onnx")
-        passes = [{"pass": entry.method} for entry in drawn.passes]
-        record = record_model(
-            folder / "model.onnx", _VARIANT, self.dataset, passes, output=self.params.model.output
-        )
+        record = record_model(folder / "model.onnx", _VARIANT, self.dataset, output=self.params.model.output)
         write_json(folder / "model.json", record)
+        write_passes(folder, record, [{"pass": entry.method} for entry in drawn.passes])
 
     def _params(self, drawn: Drawn, share: float) -> Params:
         prune, quantize = self.params.prune, self.params.quantize

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from pipeline import prepare, prune, quantize, train
 from pipeline.compress.static_int8 import integer_share
 from pipeline.layout import Layout
+from pipeline.models.compression import read_passes
 from pipeline.params import load_params
 
 pytestmark = pytest.mark.integration
@@ -33,26 +34,27 @@ def test_int8_is_trained_from_files_alone(project):
     values["train"]["epochs"] = 4
     values["prune"] = {"variants": ["dense"], "recipes": {"dense": []}}
     values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES}
+    del values["search"]
     (project / "params.yaml").write_text(json.dumps(values))
     layout, params = Layout(project), load_params(project / "params.yaml")
     prepare.run(layout, params)
     train.run(layout, params)
     prune.run(layout, params, variant="dense")
     (project / "examples/digits/net.py").unlink()
-    records, bytes_of = {}, {}
+    records, bytes_of, done = {}, {}, {}
     for precision in RECIPES:
         quantize.run(layout, params, variant="dense", precision=precision)
         folder = layout.candidate(f"dense-{precision}")
         records[precision] = json.loads((folder / "model.json").read_text())
+        done[precision] = read_passes(folder)[-1]
         bytes_of[precision] = (folder / "model.onnx").read_bytes()
         integer, total = integer_share(folder / "model.onnx")
         assert integer == total > 0
     assert bytes_of["rescued"] == bytes_of["int8"] != bytes_of["trained"]
     assert records["trained"]["bytes"] <= records["int8"]["bytes"]
-    done = records["trained"]["passes"][-1]
-    assert done["options"]["recover"]["epochs"] == 1
-    assert done["untrained"]["validation_loss"] == records["int8"]["validation_loss"]
+    assert done["trained"]["options"]["recover"]["epochs"] == 1
+    assert done["trained"]["untrained"]["validation_loss"] == records["int8"]["validation_loss"]
     assert records["trained"]["validation_loss"] < 1.5 * records["int8"]["validation_loss"] + 0.1
-    assert [rung["outcome"] for rung in records["rescued"]["passes"][-1]["rungs"]] == ["passed"]
+    assert [rung["outcome"] for rung in done["rescued"]["rungs"]] == ["passed"]
     quantize.run(layout, params, variant="dense", precision="trained")
     assert (layout.candidate("dense-trained") / "model.onnx").read_bytes() == bytes_of["trained"]

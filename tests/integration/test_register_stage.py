@@ -143,8 +143,12 @@ def test_a_bundle_becomes_a_version_with_everything_known_of_it(
     assert run.data.metrics["candidate_robust_accuracy"] == 0.842
     assert run.data.metrics["latency_ratio_b64"] == 0.31
     assert run.data.metrics["candidate_bytes"] == 22104
-    assert run.data.params["pass.2"] == "prune"
+    assert run.data.params["pass.2"] == "channels"
     assert run.data.params["pass.2.options.criterion"] == "taylor"
+    assert run.data.params["pass.2.channels.network.0"] == "[ 32, 27 ]"
+    assert int(run.data.params["pass.3.left.bytes"]) > 0
+    # An entry a layer is for the bundle.
+    assert not [name for name in run.data.params if name.startswith("pass.2.zeros")]
     [dataset] = run.inputs.dataset_inputs
     assert dataset.dataset.digest == read_json(layout.decision("first"))["subject"]["data_sha256"][:36]
     assert "CC-BY-4.0" in dataset.dataset.source

@@ -98,6 +98,8 @@ def test_a_killed_search_goes_on_and_its_winners_are_what_the_stages_make(
     resumed = json.loads(out)
     assert resumed == read_json(layout.artifacts / "search" / "trials.json")
     assert (layout.artifacts / "search" / "front.svg").exists()
+    # A trial is no run of the stages: what it took stands nowhere among theirs.
+    assert not list(layout.artifacts.glob("seconds/*trial*"))
     assert {row["state"] for row in resumed["trials"]} <= {"finished", "dropped"}
 
     # One that nobody killed, in a process that cannot read the test split, comes to the same.

@@ -81,7 +81,7 @@ def test_the_bundle_holds_the_judged_bytes_and_a_manifest_of_all_files(layout: L
         *(f"evidence/{path.name}" for path in layout.evidence("first").iterdir()),
         "evidence/timing.npz",
     }
-    assert [entry["pass"] for entry in manifest["passes"]] == ["train", "prune", "quantize"]
+    assert [entry["pass"] for entry in manifest["passes"]] == ["train", "channels", "quantize"]
     assert {"python", "numpy", "onnx", "onnxruntime"} <= set(manifest["environment"])
 
 

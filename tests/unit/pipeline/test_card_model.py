@@ -85,7 +85,21 @@ def test_figures_stand_beside_the_baseline_s(card: str) -> None:
     assert row(made, "batch 64: processor time, candidate over baseline; a proxy for energy, never judged")[
         3
     ] == ("0.35× (proxy)")
-    assert "criterion = taylor" in row(card, "2")[2]
+    assert row(made, "1")[1:4] == ["`train`", "epochs 24, learning\\_rate 0.004", "–"]
+    assert row(made, "2")[1:] == [
+        "`channels`",
+        "macs\\_reduction 2, seed 0",
+        "channels: network.0 32 → 27<br>zeros: layer0 33 %; layer1 33 %; layer2 33 %; layer3 33 % and 26 more",
+        "320 k",
+        "14.00 k",
+        "25.0 %",
+        "110.5 KB (101.9 KB)",
+        "99.0 %",
+    ]
+    assert row(made, "3")[2:4] == [
+        "method static, equalize, precision int8",
+        "3 of 3 convolutions in integers<br>0 of 1 matrix products in integers",
+    ]
 
 
 def test_each_slice_shows_count_value_interval_bound_limit_and_verdict(card: str) -> None:

@@ -11,6 +11,7 @@ from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGa
 from pipeline import enforce, select, shortlist
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.models.compression import write_passes
 from pipeline.params import load_params
 
 CANDIDATES = {
@@ -40,6 +41,7 @@ def _record(folder, name, size, macs, accuracy, loss):
         {"schema": "leangate/model/1", "name": name, "sha256": digest, "validation_loss": loss}
         | {"output": "logits", **figures},
     )
+    write_passes(folder, {"name": name, "sha256": digest}, [{"pass": "train", "of": name}])
 
 
 def _shortlist(project, **changed):
@@ -84,6 +86,7 @@ def test_a_copy_of_another_file_fills_no_slot(project):
     record = json.loads((twin / "model.json").read_text())
     record.update(sha256=sha256_file(other / "model.onnx"), bytes=100, macs=300, validation_loss=0.38)
     write_json(twin / "model.json", record)
+    write_passes(twin, record, [])
     shortlist.run(layout, load_params(project / "params.yaml"))
     slots = json.loads((layout.shortlist / "shortlist.json").read_text())["slots"]
     assert list(slots.values()).count("half-int8") == 1

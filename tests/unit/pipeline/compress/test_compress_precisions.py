@@ -55,8 +55,8 @@ def test_a_file_of_every_precision_can_be_recorded_and_attacked(tmp_path, datase
     figures = quantize_file(job)
     assert dumps(figures)
     assert job.source.read_bytes() == before
-    record = record_model(job.destination, "dense-x", dataset, [])
-    float_record = record_model(job.source, "dense", dataset, [])
+    record = record_model(job.destination, "dense-x", dataset)
+    float_record = record_model(job.source, "dense", dataset)
     for key in ("macs", "parameters"):
         assert record[key] == float_record[key]
     assert (record["bytes"] < float_record["bytes"]) is (method != "none")

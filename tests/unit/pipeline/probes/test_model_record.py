@@ -51,8 +51,8 @@ def test_logits_that_are_called_probabilities_are_refused(project, files):
 
 def test_the_record_says_what_the_file_answers(project, files):
     dataset = read_dataset(project.layout.data)
-    assert record_model(files[0], "m", dataset, [])["output"] == "logits"
-    assert record_model(files[1], "m", dataset, [], output="probabilities")["output"] == "probabilities"
+    assert record_model(files[0], "m", dataset)["output"] == "logits"
+    assert record_model(files[1], "m", dataset, output="probabilities")["output"] == "probabilities"
 
 
 @pytest.mark.parametrize("output", [None, "softmax", 1])

@@ -182,10 +182,17 @@ def _candidate(
     }  # fmt: skip
 
 
-def _model(name: str, *passes: Json) -> Json:
+def _made(name: str, *passes: Json) -> Json:
+    left = {"macs": 607_000, "parameters": 27_172, "sparsity": 0.0, "bytes": 110_485, "gzip_bytes": 101_931,
+            "validation_accuracy": 0.9722, "validation_loss": 0.1}  # fmt: skip
+    passes = tuple({"left": left, **entry} for entry in passes)
+    return {"schema": "leangate/compression/1", "name": name, "sha256": digest(name), "passes": list(passes)}
+
+
+def _model(name: str) -> Json:
     return {
         "schema": "leangate/model/1", "name": name, "sha256": digest(name), "bytes": 1, "gzip_bytes": 1, "macs": 1,
-        "parameters": 1, "pixel_max": 16, "shape": [1, 8, 8], "classes": list(DIGITS), "output": "logits", "passes": list(passes),
+        "parameters": 1, "pixel_max": 16, "shape": [1, 8, 8], "classes": list(DIGITS), "output": "logits",
         "validation_accuracy": 0.97,
     }  # fmt: skip
 
@@ -220,12 +227,15 @@ def build(root: Path, first: str = "passed", second: str = "blocked", **shape: A
                 "measurements": [],
             }
         else:
-            case.files[f"shortlist/{slot}/model.json"] = _model(
+            case.files[f"shortlist/{slot}/model.json"] = _model(name)
+            case.files[f"shortlist/{slot}/compression.json"] = _made(
                 name,
                 {"pass": "train", "options": {"epochs": 24, "seed": 0}},
-                {"pass": "prune", "options": {"criterion": "taylor", "macs_reduction": 2.0}, "macs": 607_000},
-                {"pass": "quantize", "options": {"calibration": "minmax", "precision": "int8"}},
-            )
+                {"pass": "channels", "options": {"criterion": "taylor", "macs_reduction": 2.0},
+                 "channels": {"network.0": [32, 27]}, "kept": {"network.12": "an output of the network"}},
+                {"pass": "quantize", "options": {"method": "static", "precision": "int8"}, "convolutions": 3,
+                 "integer_convolutions": 3, "kept_float": ["fc"]},
+            )  # fmt: skip
         case.files[f"decisions/{slot}.json"] = decision
     case.files["selection.json"] = _selection(case, slots, outcomes)
     case.files["data/data.json"] = {

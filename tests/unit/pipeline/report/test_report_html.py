@@ -193,7 +193,9 @@ def _hostile(case: Any) -> Any:
             "rule_reason": HOSTILE,
         }
     case.selection["preference"] = [HOSTILE]
-    case.files["shortlist/first/model.json"]["passes"][0] = {"pass": HOSTILE, "options": {HOSTILE: HOSTILE}}
+    made = case.files["shortlist/first/compression.json"]["passes"]
+    made[0] |= {"pass": HOSTILE, "options": {HOSTILE: HOSTILE}, HOSTILE: [HOSTILE]}
+    made[1] |= {"channels": {HOSTILE: [3, 2]}, "kept": {HOSTILE: HOSTILE}}
     return case
 
 
@@ -233,7 +235,7 @@ def test_no_number_is_nan_or_infinite(make: Any, page_of: Any) -> None:
 def test_lineage_gives_the_digest_of_every_file_read(make: Any, page_of: Any) -> None:
     case = make("passed", "absent")
     page = page_of(case)
-    rows = page.one("section", id="lineage").all("table")[0].all("tr")[1:]
+    rows = page.one("section", id="lineage").all("table", "digests")[0].all("tr")[1:]
     told = {row.all("th")[0].text: row.all("td")[0].text for row in rows}
     artifacts = case.root / "artifacts"
     for name in case.files:
@@ -252,7 +254,8 @@ def test_large_run_stays_below_three_megabytes(make: Any, page_of: Any) -> None:
         row["slot"] = slots[slot] = None
         row["slot"], slots[slot] = slot, row["name"]
         case.files[f"decisions/{slot}.json"] = case.judged(slot, row["name"], "blocked")
-        case.files[f"shortlist/{slot}/model.json"] = case.files["shortlist/first/model.json"]
+        for name in ("model.json", "compression.json"):
+            case.files[f"shortlist/{slot}/{name}"] = case.files[f"shortlist/first/{name}"]
     for slot in slots:
         decision = case.decision(slot)
         template = next(item for item in decision["findings"] if item["versus"])

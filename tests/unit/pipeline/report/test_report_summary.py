@@ -16,6 +16,7 @@ from pipeline.report.summary import gather_comparison, gather_report
 READ = [
     "shortlist/shortlist.json",
     "shortlist/first/model.json",
+    "shortlist/first/compression.json",
     "decisions/first.json",
     "decisions/second.json",
     "data/data.json",
