@@ -28,7 +28,7 @@ UNITS = 200_000
 """Units of each population."""
 
 _SPACING = 4.0
-_SHOWN_IN_CONTRACT = 8
+_SHOWN_IN_CONTRACT = 32
 
 Indices = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]

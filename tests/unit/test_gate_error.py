@@ -165,3 +165,17 @@ def test_planned_power_is_reached():
     assert chance >= 0.8
     assert share == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / 400))
     assert n >= 29
+
+
+def test_the_command_judges_what_was_simulated(tmp_path):
+    """Evidence that the gate refused would look like a gate that never passes anything."""
+    from gates_command import command_verdict
+
+    clause = BY_NAME["accuracy, n 200"]
+    make_project(tmp_path, clause.rule, clause.keys)
+    experiment = clause.build()
+    sample = next(iter(experiment.samples(np.random.default_rng(0), 1)))
+    write_evidence(experiment.evidence(sample), Layout(tmp_path))
+    verdict, code = command_verdict(tmp_path)
+    assert verdict in {"PASS", "FAIL", "INCONCLUSIVE"}
+    assert code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[verdict]
