@@ -40,7 +40,7 @@ PROVISO = (
     "accuracy is an upper bound on robustness, and none is a guarantee."
 )
 _TIMES = "\N{MULTIPLICATION SIGN}"
-JUDGEMENT = ("Deciding bound", "Limit", "Smallest harm seen", "Verdict")
+JUDGEMENT = ("Deciding bound", "Limit", "Detectable", "Verdict")
 
 
 def policy_words(decision: Fields) -> Markdown:
@@ -72,7 +72,7 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
             f"Bounded rules were judged at a one-sided error of {decision.number('alpha_each'):g} "
             f"({decision.number('alpha'):g} shared by {finalists} finalist{'' if finalists == 1 else 's'}). "
             "Intervals below are 90 % intervals, each end a one-sided 95 % bound; the deciding bound is the "
-            "one that the rule held against its limit. The smallest harm seen is the least that so many "
+            "one that the rule held against its limit. Detectable is the smallest harm that so many "
             "examples tell from none in four cases of five."
         ),
         table(("What", "Name", "SHA-256"), [(literal(a), b, literal(f"`{c}`")) for a, b, c in rows]),

@@ -110,11 +110,11 @@ def _findings(found: list[Finding], name: str) -> Markup:
     groups: dict[str, list[Finding]] = {}
     for finding in found:
         groups.setdefault(finding.rule, []).append(finding)
-    heads = ("Verdict", "Slice", "Measured", "Bound", "Limit", "Smallest harm that would show", "n")
+    heads = ("Verdict", "Slice", "Measured", "Bound", "Limit", "Detectable", "n")
     bodies = [_group(rule, members, len(heads), _finding) for rule, members in groups.items()]
     caption = (
-        f"Every finding on {name}, by rule; what is not settled comes first. Smallest harm that would "
-        "show: the least that so many examples tell from none in four cases of five."
+        f"Every finding on {name}, by rule; what is not settled comes first. Detectable: the "
+        "smallest harm that so many examples tell from none in four cases of five."
     )
     return table(caption, heads, bodies, label=f"Findings on {name}", look="findings")
 
