@@ -63,6 +63,7 @@ def _folders(layout):
     return sorted(found)
 
 
+@pytest.mark.integration
 def test_every_file_has_its_passes_and_every_pass_says_what_it_left(runs):
     wanted = {"dense-int8": ["train", "quantize"], "sparse": ["train", "weights"]}
     wanted |= {"sparse-int8": ["train", "weights", "quantize"], "baseline": ["train"], "dense": ["train"]}
@@ -77,6 +78,7 @@ def test_every_file_has_its_passes_and_every_pass_says_what_it_left(runs):
         assert passes[-1]["left"] == {key: record[key] for key in LEFT}
 
 
+@pytest.mark.integration
 def test_zeros_survive_the_rounding_to_int8_and_are_counted(runs):
     left = {done["pass"]: done["left"] for done in read_passes(runs[0].candidate("sparse-int8"))}
     assert left["train"]["sparsity"] < 0.01
@@ -85,6 +87,7 @@ def test_zeros_survive_the_rounding_to_int8_and_are_counted(runs):
     assert left["weights"]["sparsity"] <= left["quantize"]["sparsity"] < 0.6
 
 
+@pytest.mark.integration
 def test_two_runs_differ_in_seconds_alone(runs):
     def contents(layout):
         return {
@@ -135,6 +138,7 @@ def test_what_is_no_list_of_passes_is_refused(folder, passes):
         read_passes(folder)
 
 
+@pytest.mark.integration
 def test_stages_refuse_a_file_whose_passes_are_another_s(runs, tmp_path):
     layout, params = Layout(tmp_path / "copy"), _params()
     shutil.copytree(runs[0].root, layout.root)
