@@ -191,12 +191,12 @@ def _times(rule: Rule, measurement: Measurement, alpha: float, fail_level: float
     limit = math.log(rule.value)
     upper = hodges_lehmann_bounds(ratios, alpha)[1]
     lower = hodges_lehmann_bounds(ratios, fail_level)[0]
-    bound = math.exp(upper) if math.isfinite(upper) else None
+    # What two copies of one file differ by is a bias the candidate may owe its lead, or its lag, to.
+    bias = abs(math.log(control))
+    bound = math.exp(upper + bias) if math.isfinite(upper) else None
     if abs(control - 1) > rule.control_tolerance:
         note = f"two copies of one file differ by {control - 1:+.1%}, more than {rule.control_tolerance:.1%}"
         return Claim(rule, measurement, False, bound, 1.0, reason=Reason.NOISY_HOST, note=note)
-    # What two copies of one file differ by is a bias the candidate may owe its lead, or its lag, to.
-    bias = abs(math.log(control))
     return Claim(
         rule,
         measurement,

@@ -101,7 +101,8 @@ class ContractCheck:
         """The metrics it measures."""
         ways = [f"{way}_{what}" for way in _WAYS for what in ("disagreement", "difference")]
         return dict.fromkeys(
-            ["nonfinite_outputs", *ways, "provider_fallbacks"], Metric(Method.EXACT_VALUE, places="overall")
+            ["nonfinite_outputs", *ways, "provider_fallbacks"],
+            Metric(Method.EXACT_VALUE, places="overall", limits=("max",)),
         )
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:

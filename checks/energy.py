@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from checks.errors import EvidenceError
 from checks.evidence import Evidence
-from checks.latency import log_totals, measure_ratio
+from checks.latency import expect_design, log_totals, measure_ratio
 from checks.measurement import Measurement, Method
 from checks.protocol import Metric
 
@@ -41,6 +41,7 @@ class EnergyCheck:
             EvidenceError: if no energy counter was read, or it saw nothing of a whole session.
         """
         timing = evidence.timing
+        expect_design(timing)
         spent, reference = timing.candidate_energy_uj, timing.baseline_energy_uj
         if spent is None or reference is None:
             raise EvidenceError(

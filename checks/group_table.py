@@ -62,7 +62,7 @@ class GroupTableCheck:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics it measures."""
-        return {"group_table_mismatch": Metric(Method.EXACT_VALUE, places="overall")}
+        return {"group_table_mismatch": Metric(Method.EXACT_VALUE, places="overall", limits=("max",))}
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:
         """Compare both tables, row by row, cell by cell."""

@@ -25,7 +25,7 @@ from checks.protocol import Metric
 from checks.statistics.order_statistics import quantile_upper
 from checks.statistics.ranks import hodges_lehmann, hodges_lehmann_bounds
 
-__all__ = ["FEWEST", "LONGEST_MS", "LatencyCheck", "log_totals", "measure_ratio"]
+__all__ = ["FEWEST", "LONGEST_MS", "LatencyCheck", "expect_design", "log_totals", "measure_ratio"]
 
 QUANTILE = 0.99
 
@@ -146,7 +146,12 @@ def _measure_size(timing: Timing, position: int) -> Iterator[Measurement]:
         yield measure_ratio(f"energy_proxy_ratio_b{size}", proxy, unit="proxy")
 
 
-def _expect_design(timing: Timing) -> None:
+def expect_design(timing: Timing) -> None:
+    """Refuse times of fewer sessions, rounds or calls than any claim on time rests on.
+
+    Raises:
+        EvidenceError: naming what is short.
+    """
     _, sessions, rounds, calls = timing.baseline_calls_ms.shape
     came = {"sessions": sessions, "rounds": rounds, "calls": calls}
     short = [f"{name} {came[name]} of {least}" for name, least in FEWEST.items() if came[name] < least]
@@ -188,7 +193,7 @@ class LatencyCheck:
             EvidenceError: if there are fewer sessions, rounds or calls than any claim on time rests on.
         """
         timing = evidence.timing
-        _expect_design(timing)
+        expect_design(timing)
         measurements = [
             entry for position in range(len(timing.batch_sizes)) for entry in _measure_size(timing, position)
         ]

@@ -204,7 +204,7 @@ def join_outcomes(evidence: Evidence) -> Outcomes:
         EvidenceError: if the ids differ, or scores are not all finite.
     """
     examples = evidence.examples
-    return Outcomes(
+    outcomes = Outcomes(
         labels=examples.labels,
         baseline_class=_decide(evidence.baseline, examples, "baseline.npz"),
         candidate_class=_decide(evidence.candidate, examples, "candidate.npz"),
@@ -212,3 +212,9 @@ def join_outcomes(evidence: Evidence) -> Outcomes:
         attributes=_attributes(examples),
         units=units_of(examples),
     )
+    # All checks share them: one that wrote here would change what others measure.
+    for shared in (outcomes.labels, outcomes.baseline_class, outcomes.candidate_class):
+        shared.setflags(write=False)
+    for attribute in outcomes.attributes.values():
+        attribute.codes.setflags(write=False)
+    return outcomes

@@ -55,7 +55,11 @@ _RANGES: Mapping[Method, tuple[float, float]] = {
     Method.EXACT_TEST: (1e-6, 0.1),
     Method.EXACT_VALUE: (-1e15, 1e15),
 }
-_VACUOUS = {(Method.CLOPPER_PEARSON, "max", 1.0), (Method.CLOPPER_PEARSON, "min", 0.0)}
+_VACUOUS = {
+    (Method.CLOPPER_PEARSON, "max", 1.0),
+    (Method.CLOPPER_PEARSON, "min", 0.0),
+    (Method.MIETTINEN_NURMINEN, "max", 1.0),
+}
 _POLICY_KEYS = {"version", "name", "alpha", "alpha_fail", "checks", "operating_points", "rules"}
 _POINT_KEYS = {"name", "class", "threshold", "reason"}
 _RULE_KEYS = {
@@ -207,11 +211,12 @@ def _text(value: Any, where: str) -> str:
     return value.strip()
 
 
-def _parse_limit(raw: Mapping[str, Any], method: Method, where: str) -> tuple[Limit, float]:
-    allowed = _LIMITS[method]
+def _parse_limit(raw: Mapping[str, Any], declared: Metric, where: str) -> tuple[Limit, float]:
+    method = declared.method
+    allowed = [name for name in _LIMITS[method] if declared.limits is None or name in declared.limits]
     given: list[Limit] = [name for name in ("margin", "min", "max", "alarm") if name in raw]
     if len(given) != 1 or given[0] not in allowed:
-        raise PolicyError(f"expected exactly one of {list(allowed)}, got {given}", where=where)
+        raise PolicyError(f"expected exactly one of {allowed}, got {given}", where=where)
     limit = given[0]
     value = _number(raw[limit], f"{where}.{limit}", *_RANGES[method])
     if (method, limit, value) in _VACUOUS:
@@ -326,7 +331,7 @@ def _parse_rule(value: Any, index: int, metrics: Mapping[str, Metric], file: str
     blocking = raw.get("blocking", True)
     if not isinstance(blocking, bool):
         raise PolicyError(f"expected true or false, got {blocking!r}", where=f"{where}.blocking")
-    limit, number = _parse_limit(raw, declared.method, where)
+    limit, number = _parse_limit(raw, declared, where)
     return Rule(
         id=name,
         kind=kind,

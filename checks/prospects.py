@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from checks.latency import FEWEST
 from checks.measurement import Measurement, Method
 from checks.policy import Rule
 from checks.statistics import pairs
@@ -267,7 +268,8 @@ def time_prospect(rule: Rule, sessions: int, calls: int, alpha: float) -> Prospe
             return math.isfinite(hodges_lehmann_bounds([0.0] * count, alpha)[1])
 
         least = _smallest(bounded, _MOST_SESSIONS)
-        return Prospect(sessions, max(least or 1, rule.min_n), None, None, f"n counts sessions; {note}")
+        least = max(least or 1, FEWEST["sessions"], rule.min_n)
+        return Prospect(sessions, least, None, None, f"n counts sessions; {note}")
     named = re.search(r"_p(\d\d?)_", rule.metric)
     if named is None:
         return Prospect(calls, 1, None, None, f"n counts calls of a session; {note}")

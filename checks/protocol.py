@@ -47,6 +47,7 @@ class Metric:
         gateable: Whether a policy may bound it; what is only a proxy may not be.
         on_demand: Whether measurements that no rule selects are left out of the decision.
         control: Whether it comes with a control, two copies of one file, that a rule sets a tolerance for.
+        limits: Which limits bound it, where its method allows more: a least count of faults bounds nothing.
         places: Where it is measured: on all examples and on every level (`slices`), on all examples alone
             (`overall`), or on levels alone (`levels`).
     """
@@ -57,6 +58,7 @@ class Metric:
     on_demand: bool = False
     control: bool = False
     places: Places = "slices"
+    limits: tuple[str, ...] | None = None
 
 
 class Check(Protocol):

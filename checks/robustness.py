@@ -86,10 +86,10 @@ class RobustnessCheck:
             "candidate_robust_accuracy": Metric(Method.CLOPPER_PEARSON, places="overall"),
             "baseline_attack_accuracy": Metric(Method.CLOPPER_PEARSON, places="levels"),
             "candidate_attack_accuracy": Metric(Method.CLOPPER_PEARSON, places="levels"),
-            "attack_budget_violations": Metric(Method.EXACT_VALUE, places="overall"),
-            "attack_budget_used": Metric(Method.EXACT_VALUE, places="overall"),
-            "attack_epsilon": Metric(Method.EXACT_VALUE, places="overall"),
-            "twin_disagreement": Metric(Method.EXACT_VALUE, places="overall"),
+            "attack_budget_violations": Metric(Method.EXACT_VALUE, places="overall", limits=("max",)),
+            "attack_budget_used": Metric(Method.EXACT_VALUE, places="overall", limits=("min",)),
+            "attack_epsilon": Metric(Method.EXACT_VALUE, places="overall", limits=("min",)),
+            "twin_disagreement": Metric(Method.EXACT_VALUE, places="overall", limits=("max",)),
         }
 
     def measure(self, evidence: Evidence) -> Sequence[Measurement]:

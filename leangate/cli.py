@@ -194,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command in STAGES and options.command != _FOR_PEOPLE:
         matrix = {key: getattr(options, key) for key in STAGES[options.command]}
         return run_stage(options.command, matrix, root)
+    if sys.stdout is None:
+        return report_error(StorageError("expected an output, got a closed one", where="standard output"))
     try:
         return _dispatch(options, root)
     except LeanGateError as error:

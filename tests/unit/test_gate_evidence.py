@@ -183,3 +183,17 @@ def test_an_output_that_cannot_be_written_is_one_sentence(made, repository, comm
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
+
+
+def test_a_closed_output_is_no_verdict(made, repository):
+    layout = made(losses=2)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} -m leangate gate >&-"],
+        cwd=layout.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+    )
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: standard output")

@@ -193,7 +193,9 @@ def test_small_combinations_are_listed_and_large_ones_planned():
     # Nobody answers for them.
     assert {row.subject for row in plan.impossible} == {f"light*label=even*{name}" for name in "abcd"}
     plan = _plan(
-        rare, {**SLICES, "slices": ["light*label"]}, {**SLICES, "margin": 0.2, "slices": ["light", "label"]}
+        rare,
+        {**SLICES, "margin": 0.2, "slices": ["light*label"]},
+        {**SLICES, "margin": 0.2, "slices": ["light", "label"]},
     )
     listed = {row.subject for row in plan.rows if row.standing is Standing.LISTED}
     assert listed == {f"light*label=even*{name}" for name in "abcd"}
@@ -247,11 +249,11 @@ def test_times_count_sessions_and_calls():
     ratio = {"metric": "latency_ratio_b64", "max": 1.0, "control_tolerance": 0.05}
     examples = _examples(900)
     plan = _plan(examples, slow, ratio)
-    assert [(row.prospect.n, row.prospect.n_min) for row in plan.rows] == [(50, 299), (8, 5)]
+    assert [(row.prospect.n, row.prospect.n_min) for row in plan.rows] == [(50, 299), (8, 8)]
     assert "time.calls" in plan.impossible[0].message
-    enough = _plan(examples, slow, ratio, effort=_effort(examples, calls=299, sessions=5))
+    enough = _plan(examples, slow, ratio, effort=_effort(examples, calls=299, sessions=8))
     assert enough.impossible == ()
-    few = _plan(examples, ratio, effort=_effort(examples, sessions=4))
+    few = _plan(examples, ratio, effort=_effort(examples, sessions=7))
     assert "time.sessions" in few.impossible[0].message
 
 

@@ -182,6 +182,8 @@ def test_only_what_has_a_control_needs_a_tolerance():
         (6, {"slices": ["overall"]}, "rules[6].slices"),
         (7, {"slices": ["sex"]}, "rules[7].slices"),
         # No candidate could break these.
+        (2, {"metric": "nonfinite_outputs", "max": ..., "min": 0}, "rules[2]"),
+        (5, {"max": 1.0}, "rules[5].max"),
         (0, {"kind": "bounded", "metric": "flip_rate", "margin": ..., "max": 1.0}, "rules[0].max"),
         (0, {"kind": "bounded", "metric": "flip_rate", "margin": ..., "min": 0}, "rules[0].min"),
         (0, {"min_n": 0}, "rules[0].min_n"),

@@ -7,6 +7,7 @@ from checks.decision import Outcome, decide
 from checks.errors import PolicyError
 from checks.finding import Verdict
 from checks.measurement import OVERALL, Measurement, Method
+from checks.outcomes import join_outcomes
 from checks.policy import parse_policy
 from checks.protocol import Metric
 from checks.runner import run_checks
@@ -126,6 +127,40 @@ def test_a_check_cannot_change_what_others_measured(evidence):
     assert found.findings[1].verdict is Verdict.ERROR
     assert "read-only" in found.findings[1].message
     assert (seen.timing.candidate_calls_ms == before).all()
+
+
+def test_outcomes_that_checks_share_cannot_be_changed(evidence):
+    class Forging(Named):
+        def measure(self, evidence):
+            join_outcomes(evidence).candidate_class[:] = 0
+            return [_measurement("other")]
+
+    found = decide([Check([_measurement()]), Forging(None)], evidence(), BOTH, finalists=1)
+    assert found.findings[1].verdict is Verdict.ERROR
+    assert "read-only" in found.findings[1].message
+
+
+@pytest.mark.parametrize("raised", [PolicyError("no"), ZeroDivisionError("no"), SyntaxError("no")])
+def test_bounds_that_break_are_an_error_of_their_rule_alone(evidence, raised):
+    class Bounding(Check):
+        metrics = {"mine": Metric(Method.BOOTSTRAP_T)}
+
+    def bounds(alpha):
+        raise raised
+
+    rules = [{"id": "r", "kind": "bounded", "metric": "mine", "margin": 0.1, "reason": "why"}]
+    rules.append({"id": "s", "kind": "assert", "metric": "other", "max": 0, "reason": "why"})
+    policy = parse_policy(
+        {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": rules},
+        Bounding.metrics | Named.metrics,
+    )
+    entry = Measurement(
+        "mine", OVERALL, 0.0, (0.0, 1.0), 900, "1", Method.BOOTSTRAP_T, harm="rise",
+        statistics={"largest_harm": 1.0}, bounds=bounds,
+    )  # fmt: skip
+    checks = [Bounding([entry]), Named([_measurement("other")])]
+    found = decide(checks, evidence(), policy, finalists=1).findings
+    assert [finding.verdict for finding in found] == [Verdict.ERROR, Verdict.PASS]
 
 
 @pytest.mark.parametrize(
