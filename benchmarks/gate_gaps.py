@@ -119,7 +119,7 @@ def main() -> int:
             ratio_size(sizes, ALPHA, 0),
         )
         print(
-            f"| {sizes[0]}, {sizes[1]} | {level:g} | "
+            f"| {sizes[0]}, {sizes[1]} | {level:.3g} | "
             + " | ".join(f"{value:.3f}" for value in figures)
             + " |"
         )
@@ -129,7 +129,7 @@ def main() -> int:
         level = small_groups_level(sizes, ALPHA)
         figures = (change_gap_size(sizes, level), change_gap_size(sizes, ALPHA))
         print(
-            f"| {sizes[0]}, {sizes[1]} | {level:g} | "
+            f"| {sizes[0]}, {sizes[1]} | {level:.3g} | "
             + " | ".join(f"{value:.3f}" for value in figures)
             + " |"
         )

@@ -109,7 +109,11 @@ def _write_scores(evidence: Evidence, folder: Path, digests: Mapping[str, str]) 
         for model in _MODELS
         for run, scores in getattr(evidence.contract, model).items()
     }
-    header = {"schema": "leangate/contract/1", **digests}
+    header = {
+        "schema": "leangate/contract/1",
+        **digests,
+        "effort": {"examples": len(evidence.contract.ids)},
+    }
     write_table(folder / "contract.npz", header, {"ids": evidence.contract.ids} | runs)
 
 
@@ -122,6 +126,7 @@ def _write_attacks(evidence: Evidence, folder: Path, digests: Mapping[str, str])
         **digests,
         "attacks": list(ATTACKS),
         "epsilon": attacks.epsilon,
+        "effort": {"examples": len(attacks.ids)},
         "twin_agreement": list(attacks.twin_agreement),
     }
     names = ("baseline_correct", "candidate_correct", "perturbation", "in_range")

@@ -51,7 +51,7 @@ class Contract:
     candidate: Mapping[str, Floats]
 
 
-def read_contract(path: Path, subject: Subject, classes: int) -> Contract:
+def read_contract(path: Path, subject: Subject, classes: int, examples: int) -> Contract:
     """Read `contract.npz` and refuse what is not about `subject`.
 
     Raises:
@@ -60,6 +60,7 @@ def read_contract(path: Path, subject: Subject, classes: int) -> Contract:
     table = Table(path, "leangate/contract/1")
     table.expect_subject(subject, "baseline_sha256", "candidate_sha256", "data_sha256", "code_sha256")
     ids = expect_unique(table.array("ids", "U", (None,)), path)
+    table.expect_effort(len(ids), examples)
     shape = (len(ids), classes)
     baseline, candidate = (
         {run: table.array(f"{model}:{run}", "f", shape).astype(np.float32) for run in RUNS}

@@ -225,10 +225,11 @@ def _scores(path: Path, subject: Subject, model: str, examples: Examples) -> Sco
     return Scores(ids, scores, output, table.providers(model)[0])
 
 
-def _attacks(path: Path, subject: Subject) -> Attacks:
+def _attacks(path: Path, subject: Subject, examples: int) -> Attacks:
     table = Table(path, "leangate/attacks/1")
     table.expect_subject(subject, "baseline_sha256", "candidate_sha256", "data_sha256", "code_sha256")
     ids = expect_unique(table.array("ids", "U", (None,)), path)
+    table.expect_effort(len(ids), examples)
     names = tuple(str(name) for name in table.field("attacks"))
     shape = (len(names), len(ids))
     if not names:
@@ -302,8 +303,8 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
         examples=examples,
         baseline=baseline,
         candidate=candidate,
-        contract=read_contract(folder / "contract.npz", subject, len(examples.classes)),
-        attacks=_attacks(folder / "attacks.npz", subject),
+        contract=read_contract(folder / "contract.npz", subject, len(examples.classes), len(examples.ids)),
+        attacks=_attacks(folder / "attacks.npz", subject, len(examples.ids)),
         timing=read_timing(timing_folder / "timing.npz", subject),
         cost=_json_of(folder / "cost.json", "leangate/cost/1", subject, *models),
         groups=_json_of(folder / "groups.json", "leangate/groups/1", subject, *models, "data_sha256"),

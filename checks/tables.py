@@ -172,6 +172,23 @@ class Table:
         """
         return self._names(self.field(name), name)
 
+    def expect_effort(self, rows: int, examples: int) -> None:
+        """Refuse a table of fewer rows than were asked for: whoever drops the bad ones has none.
+
+        Args:
+            rows: What came.
+            examples: Of the test split.
+
+        Raises:
+            EvidenceError: if the header does not say how many were asked for, or others came.
+        """
+        effort = self.field("effort")
+        asked = effort.get("examples") if isinstance(effort, dict) else None
+        if type(asked) is not int or asked < 1:
+            raise self.refuse(f"expected how many examples were asked for under effort, got {effort!r:.80}")
+        if rows != min(asked, examples):
+            raise self.refuse(f"expected {min(asked, examples)} examples, as were asked for, got {rows}")
+
     def providers(self, *models: str) -> tuple[Providers, ...]:
         """Return the execution providers of each of `models`.
 

@@ -104,7 +104,7 @@ def _write_tables(layout: Layout, slot: str, evidence: Evidence) -> None:
     }
     write_table(
         folder / "contract.npz",
-        {"schema": "leangate/contract/1", **subject},
+        {"schema": "leangate/contract/1", **subject, "effort": {"examples": len(evidence.contract.ids)}},
         {"ids": evidence.contract.ids, **runs},
     )
     write_table(
@@ -114,6 +114,7 @@ def _write_tables(layout: Layout, slot: str, evidence: Evidence) -> None:
             **subject,
             "attacks": list(attacks.names),
             "epsilon": attacks.epsilon,
+            "effort": {"examples": len(attacks.ids)},
             "twin_agreement": list(attacks.twin_agreement),
         },
         {

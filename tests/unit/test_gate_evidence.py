@@ -73,6 +73,8 @@ def test_losses_left_out_of_every_table_are_missed(made):
     for name in ("examples", "baseline", "candidate", "attacks"):
         _edit(folder / f"{name}.npz", _without(lost))
     _edit(folder / "contract.npz", _without(lost[lost < 64]))
+    for name in ("contract", "attacks"):
+        _edit(folder / f"{name}.npz", lambda h, a: h.update(effort={"examples": len(a["ids"])}))
     outcome, message = _outcome(layout)
     assert outcome == "error"
     assert "100 missing" in message
@@ -123,7 +125,19 @@ def _rolled(model):
 @pytest.mark.parametrize(
     ("table", "change", "message"),
     [
-        ("contract", _few(31), "of 32 examples or more, got 31"),
+        ("contract", _few(40), "expected 64 examples, as were asked for, got 40"),
+        (
+            "contract",
+            lambda h, a: (_few(31)(h, a), h.update(effort={"examples": 31})),
+            "of 32 examples or more",
+        ),
+        ("contract", lambda h, _: h.pop("effort"), "'effort' in the header"),
+        (
+            "attacks",
+            lambda h, _: h.update(effort={"examples": 400}),
+            "expected 400 examples, as were asked for",
+        ),
+        ("attacks", lambda h, _: h.update(effort="many"), "how many examples were asked for"),
         ("contract", _rolled("candidate"), "decisions of candidate.npz, got 64 others"),
         ("contract", _rolled("baseline"), "decisions of baseline.npz"),
         ("contract", lambda _, a: a.update(ids=np.char.add(a["ids"], "x")), "examples of the test split"),

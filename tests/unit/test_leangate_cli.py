@@ -163,7 +163,7 @@ def test_lint_shows_every_rule_and_slice_before_any_model(prepared, capsys):
         ["light", "light=bright", "300", "59"],
         ["light", "light=dim", "300", "59"],
         ["light", "light=even", "300", "59"],
-        ["gap", "light", "300", "35"],
+        ["gap", "light", "300", "42"],
     ]
     assert "900 test examples" in out
     assert "\x1b" not in out

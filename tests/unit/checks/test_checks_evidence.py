@@ -34,13 +34,14 @@ def _tables(evidence):
             | {f"slice:{name}": column for name, column in examples.columns.items()},
         ),
         "contract": (
-            {"schema": "leangate/contract/1", **every},
+            {"schema": "leangate/contract/1", **every, "effort": {"examples": len(evidence.contract.ids)}},
             {"ids": evidence.contract.ids}
             | {f"{m}:{run}": getattr(evidence.contract, m)[run] for m in MODELS for run in RUNS},
         ),
         "attacks": (
             {"schema": "leangate/attacks/1", **every, "attacks": list(attacks.names)}
-            | {"epsilon": attacks.epsilon, "twin_agreement": list(attacks.twin_agreement)},
+            | {"epsilon": attacks.epsilon, "twin_agreement": list(attacks.twin_agreement)}
+            | {"effort": {"examples": len(attacks.ids)}},
             {name: getattr(attacks, name) for name in ("ids", "perturbation", "in_range")}
             | {f"{m}_correct": getattr(attacks, f"{m}_correct") for m in MODELS},
         ),
