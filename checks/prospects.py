@@ -34,8 +34,10 @@ TIMED = (Method.HODGES_LEHMANN, Method.ORDER_STATISTIC)
 _MOST_UNITS = 10_000_000
 _MOST_SESSIONS = 64
 _POWER = 0.8
-_POWER_QUANTILE = 0.8416212335729143
-"""Normal quantile of 0.8."""
+
+
+_MOST_PLANNED = 100_000
+"""More examples of a level nobody collects for a gap."""
 
 _DRAWS = 2000
 _SEED = 0
@@ -209,12 +211,15 @@ def _gap(rule: Rule, measurement: Measurement, alpha: float, churn: float | None
         return Prospect(n, least, None, 0.0 if churn is not None else None, note)
     if rule.method is not Method.MOVER_TANGO:
         return Prospect(n, least, None, None, f"{note}; chance unknown, as are the rates themselves")
-    from scipy.special import ndtri
 
-    quantiles = float(ndtri(1 - alpha)) + _POWER_QUANTILE
-    planned = max(least, math.ceil(2 * churn * (quantiles / rule.value) ** 2))
+    def likely(units: int) -> bool:
+        grown = np.maximum(sizes, units)
+        grown[smallest] = units
+        return units >= least and change_gap_chance(grown.tolist(), rule.value, churn, alpha) >= _POWER
+
+    planned = _smallest(likely, _MOST_PLANNED)
     chance = change_gap_chance(sizes.tolist(), rule.value, churn, alpha)
-    return Prospect(n, least, planned, chance, f"{note}; chance by simulation, n_plan for two equal levels")
+    return Prospect(n, least, planned, chance, f"{note}; chance and n_plan by simulation")
 
 
 def _mean(rule: Rule, measurement: Measurement, alpha: float, churn: float | None) -> Prospect:
