@@ -838,6 +838,28 @@ def test_parents_answer_for_the_classes_they_judge(asked, answered, listed):
     assert {f.listed for f in found if f.rule is cells and f.measurement} == {listed}
 
 
+@pytest.mark.parametrize(
+    ("limit", "own", "theirs", "listed"),
+    [
+        ("margin", 0.10, 0.05, True),
+        ("margin", 0.10, 0.10, True),
+        ("margin", 0.10, 0.11, False),
+        ("min", 0.90, 0.95, True),
+        ("min", 0.90, 0.90, True),
+        ("min", 0.90, 0.89, False),
+    ],
+)
+def test_parents_answer_if_they_are_as_strict(limit, own, theirs, listed):
+    method = Method.PAIRED_EXACT if limit == "margin" else Method.CLOPPER_PEARSON
+    cells = rule_of(method, own, slices=("s*t",), limit=limit)
+    parents = rule_of(method, theirs, id="p", slices=("s", "t"), limit=limit)
+    entry = changed(0, 0, 25) if limit == "margin" else shared(28, 28)
+    entry = dataclasses.replace(entry, slice=Slice("s*t", "a*x"))
+    levels = {"s*t": ("a*x",), "s": ("a",), "t": ("x",)}
+    found = judge([entry], policy_of(cells, parents), finalists=1, broken={}, levels=levels)
+    assert {f.listed for f in found if f.rule is cells and f.measurement} == {listed}
+
+
 @pytest.mark.parametrize(("limit", "value"), [("min", 0.05**0.1), ("max", 1 - 0.05**0.1)])
 def test_ten_examples_can_just_prove_what_ten_can(limit, value):
     rule = rule_of(Method.CLOPPER_PEARSON, value, limit=limit)
