@@ -14,6 +14,9 @@ __all__ = ["draw_picture"]
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 52
 _OURS, _PEER, _CONTROL = "#13703a", "#b3261e", "#5f6368"
+_CROWDED = 0.9
+"""Names of points further right end at them: else they would leave the picture."""
+
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#202124}.s{font-size:12px;fill:#5f6368}"
     "line{stroke:#dadce0}@media(prefers-color-scheme:dark){text{fill:#e8eaed}.s{fill:#9aa0a6}"
@@ -64,8 +67,15 @@ def draw_picture(seeds: Sequence[Sequence[Point]], path: Path) -> None:
         look = f'fill="{colour}"' if "int8" in name else f'fill="none" stroke="{colour}" stroke-width="2"'
         hint = f"<title>{escape(name)}</title>"
         parts += [f'<circle cx="{x(a)}" cy="{y(b)}" r="5" {look}>{hint}</circle>' for _, a, b in rows]
-        top = min(rows, key=lambda row: y(row[2]))
-        parts.append(f'<text x="{x(top[1])}" y="{y(top[2]) - 10}" text-anchor="middle">{escape(name)}</text>')
+        # Floats are named below their point and int8 above: the two of one recipe often lie side by side.
+        above = "int8" in name
+        near = min(rows, key=lambda row: y(row[2]) if above else -y(row[2]))
+        anchor = "end" if near[1] > _CROWDED else "middle"
+        place = y(near[2]) + (-10 if above else 21)
+        parts.append(
+            f'<text x="{x(near[1]) + (8 if anchor == "end" else 0)}" y="{place}" '
+            f'text-anchor="{anchor}">{escape(name)}</text>'
+        )
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
         f"<title>Accuracy against latency of ResNet-20, compressed</title><style>{_STYLE}</style>"
