@@ -173,11 +173,13 @@ def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, st
         header |= {"output": "logits", "providers": {"declared": CPU, model: CPU}}
         write_table(evidence / f"{model}.npz", header, {"ids": ids, "scores": scores})
     runs = {f"{model}:{run}": scores[:20] for model in ("baseline", "candidate") for run in RUNS}
-    header = {"schema": "leangate/contract/1"} | data | code | pair
+    effort = {"effort": {"examples": 20}}
+    header = {"schema": "leangate/contract/1"} | data | code | pair | effort
     write_table(evidence / "contract.npz", header, {"ids": ids[:20]} | runs)
     attacks = ("pgd_on_baseline", "pgd_on_candidate", "square_on_candidate")
     grid = (len(attacks), 20)
-    header = {"schema": "leangate/attacks/1", "attacks": list(attacks), "epsilon": 0.05} | data | code | pair
+    header = {"schema": "leangate/attacks/1", "attacks": list(attacks), "epsilon": 0.05}
+    header |= data | code | pair | effort
     arrays = {
         "ids": ids[:20],
         "baseline_correct": np.ones(grid, dtype=bool),
