@@ -34,7 +34,6 @@ def test_int8_is_trained_from_files_alone(project):
     values["train"]["epochs"] = 4
     values["prune"] = {"variants": ["dense"], "recipes": {"dense": []}}
     values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES}
-    del values["search"]
     (project / "params.yaml").write_text(json.dumps(values))
     layout, params = Layout(project), load_params(project / "params.yaml")
     prepare.run(layout, params)
