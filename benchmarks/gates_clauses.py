@@ -13,7 +13,15 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from gates_experiments import Clause, Counted, Counts, Experiment, Indices, Reading, Timed, strata
-from gates_means import PRECISION_MARGIN, f1_margin, jackknifed, means, overconfident_pool, rare_harm_pool
+from gates_means import (
+    PRECISION_MARGIN,
+    f1_margin,
+    jackknifed,
+    means,
+    overconfident_pool,
+    rare_harm_pool,
+    shifts,
+)
 from gates_pool import UNITS, Pool, Stratum, pool_of, scored_pool
 from gates_rules import Points
 from gates_timing import memory_sessions, noisy_sessions, slow_sessions, slowest_percent
@@ -241,6 +249,13 @@ def _clauses() -> Iterator[Clause]:
     )
     yield from _approximate()
     yield from _timed()
+    for tail, spread in (("", 0.75), (", long tail", 1.5)):
+        yield Clause(
+            f"probability shift at most, n 600{tail}",
+            {"metric": "probability_shift", "margin": 0.03},
+            exact=False,
+            build=partial(shifts, 0.03, spread, 600),
+        )
 
 
 def _approximate() -> Iterator[Clause]:

@@ -11,7 +11,7 @@ from gates_experiments import Experiment, Indices, Reading, Whole
 from gates_pool import UNITS, Pool, Stratum, evidence_of, pool_of, scored_pool
 from gates_rules import Points
 
-from checks import calibration
+from checks import calibration, probability_shift
 from checks.measurement import OVERALL
 from checks.rates import RatesCheck
 
@@ -24,6 +24,7 @@ __all__ = [
     "overconfident_pool",
     "precision_pool",
     "rare_harm_pool",
+    "shifts",
 ]
 
 
@@ -66,6 +67,34 @@ def means(make: Callable[[float], Pool], margin: float, n: int) -> Experiment:
         before, after = scores[index].T
         points = Points(float(after.mean()), margin, higher_is_better=False, baseline=float(before.mean()))
         return calibration._measure(OVERALL, after - before), points  # noqa: SLF001
+
+    return Whole(pool, n, read)
+
+
+def _shifted_pool(mean: float, spread: float) -> Pool:
+    """Return a certain baseline, and a candidate less certain by lognormal amounts of the given mean."""
+    drawn = np.random.default_rng(20_244).lognormal(0, spread, UNITS)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = float(np.minimum(1, middle * drawn).mean()) >= mean
+        low, high = (low, middle) if reached else (middle, high)
+    candidate = 1 - np.minimum(1, high * drawn)
+    scores = np.stack([np.ones(UNITS), candidate], axis=1).astype(np.float32)
+    return scored_pool(np.ones(UNITS, dtype=np.int64), scores)
+
+
+def shifts(limit: float, spread: float, n: int) -> Experiment:
+    """Return test sets judged by the mean total variation distance of both models' probabilities."""
+    pool = _shifted_pool(limit, spread)
+    assert pool.probabilities is not None
+    before, after = pool.probabilities.astype(np.float64).T
+    distances = np.abs(before - after)
+
+    def read(_: Pool, index: Indices) -> Reading:
+        drawn = distances[index]
+        points = Points(float(drawn.mean()), limit, higher_is_better=False)
+        return probability_shift._measure(OVERALL, drawn), points  # noqa: SLF001
 
     return Whole(pool, n, read)
 
