@@ -35,6 +35,12 @@ def dataset():
     return dataset_of()
 
 
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch):
+    # So small a net may well be slower in int8, the more so on a busy machine: its speed is not asked here.
+    monkeypatch.setattr(precisions, "refuse_slower", lambda *_: None)
+
+
 def _job(tmp_path, dataset, method, **options):
     source = residual_net(tmp_path / "float.onnx")
     config = CONFIG.validate_python({"method": method, **NEEDED.get(method, {}), **options})
