@@ -13,7 +13,7 @@ from typing import Any
 from checks.errors import ParamsError
 from pipeline.files import write_text
 from pipeline.params import Params, load_params
-from pipeline.search.results import PREFIX
+from pipeline.search.results import is_ours
 
 __all__ = ["write_winners"]
 
@@ -50,12 +50,8 @@ def _null(representer: Any, _: None) -> Any:
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith(PREFIX) and name.removeprefix(PREFIX).isdigit()
-
-
 def _extend(names: Any, added: Sequence[str]) -> None:
-    for name in [name for name in names if _is_ours(name) and name not in added]:
+    for name in [name for name in names if is_ours(name) and name not in added]:
         names.remove(name)
     for name in added:
         if name not in names:
@@ -110,7 +106,7 @@ def _changed(text: str, winners: Mapping[str, Mapping[str, Any]]) -> str:
     editor.indent(mapping=2, sequence=max(indent or 4, offset + 2), offset=offset)
     content = editor.load(text)
     prune, quantize = content["prune"], content["quantize"]
-    for name in [name for name in prune["recipes"] if _is_ours(name) and name not in winners]:
+    for name in [name for name in prune["recipes"] if is_ours(name) and name not in winners]:
         del prune["recipes"][name]
     for name, recipe in winners.items():
         prune["recipes"][name] = _recipe(recipe["passes"])
@@ -129,7 +125,7 @@ def _expect_same_but(before: Params, text: str, winners: Mapping[str, Mapping[st
         copy = Path(folder) / path.name
         copy.write_text(text, encoding="utf-8")
         after = load_params(copy)
-    kept = {name: recipe for name, recipe in before.prune.recipes.items() if not _is_ours(name)}
+    kept = {name: recipe for name, recipe in before.prune.recipes.items() if not is_ours(name)}
     came = {name: recipe for name, recipe in after.prune.recipes.items() if name not in winners}
     rest = {"prune", "quantize"}
     same = before.model_dump(exclude=rest) == after.model_dump(exclude=rest)

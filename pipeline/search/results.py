@@ -18,12 +18,16 @@ from pipeline.search.run import identity_of
 from pipeline.search.space import same_passes
 from pipeline.search.study import MAXIMIZED, Entry, Study, losses_of
 
-__all__ = ["PREFIX", "SCHEMA", "describe_passes", "results_of"]
+__all__ = ["SCHEMA", "describe_passes", "is_ours", "results_of"]
 
 SCHEMA = "leangate/search/1"
 
-PREFIX = "search_"
-"""Of the names of recipes that the search writes."""
+_PREFIX = "search_"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a recipe has a name that the search gives: what has one is replaced by the next search."""
+    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX).isdigit()
 
 
 def _row(entry: Entry, params: Params) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def results_of(study: Study, layout: Layout, params: Params) -> dict[str, Any]:
         and not _stands_already(row["recipe"], params)
     ]
     for number, place in enumerate(spread(_losses(objectives, able), params.search.winners), start=1):
-        able[place]["winner"] = f"{PREFIX}{number}"
+        able[place]["winner"] = f"{_PREFIX}{number}"
     return {
         "schema": SCHEMA,
         "identity": identity_of(layout, params),
@@ -103,8 +107,7 @@ def _stands_already(recipe: Mapping[str, Any], params: Params) -> bool:
     if recipe["precision"] not in params.quantize.precisions:
         return False
     for name in params.prune.variants:
-        ours = name.startswith(PREFIX)
-        if not ours and same_passes(recipe["passes"], params.prune.recipes[name]):
+        if not is_ours(name) and same_passes(recipe["passes"], params.prune.recipes[name]):
             return True
     return False
 

@@ -21,7 +21,7 @@ from pipeline.params import Params
 from pipeline.search.bench import Bench, epochs_inside
 from pipeline.search.bracket import OutOfTimeError, run_bracket
 from pipeline.search.space import expect_space, precisions_of
-from pipeline.search.study import Handle, Study, open_study
+from pipeline.search.study import Handle, Study, named_errors, open_study
 
 __all__ = [
     "Task",
@@ -195,29 +195,37 @@ def work(
         Whether nothing is left; False if the minutes were over first.
 
     Raises:
+        StorageError: if the database can no longer be read or written.
         LeanGateError: if the search as a whole cannot go on.
     """
+    with named_errors(study.shown):
+        try:
+            return _work(study, bench, params, folder, task, done)
+        except OutOfTimeError:
+            return False
+
+
+def _work(
+    study: Study, bench: Bench, params: Params, folder: Path, task: Task, done: Callable[[], None]
+) -> bool:
     waiting = list(task.adopt)
-    try:
-        while True:
-            with _locked(folder / "draw.lock", wait=True):
-                owner = task.owner
-                handles: list[Handle] = []
-                if waiting:
-                    owner, number = waiting.pop(0)
-                    handles, size = study.resume(owner, number)
-                else:
-                    if time.monotonic() > task.deadline:
-                        return False
-                    number = max((entry.bracket for entry in study.entries()), default=-1) + 1
-                    size = _size_of_next(study, params)
-                handles += [study.ask(owner, number, size) for _ in range(size - len(handles))]
-            if not handles:
-                return True
-            ordered = sorted(handles, key=lambda handle: handle.slot)
-            run_bracket(study, bench, params, ordered, deadline=task.deadline, done=done)
-    except OutOfTimeError:
-        return False
+    while True:
+        with _locked(folder / "draw.lock", wait=True):
+            owner = task.owner
+            handles: list[Handle] = []
+            if waiting:
+                owner, number = waiting.pop(0)
+                handles, size = study.resume(owner, number)
+            else:
+                if time.monotonic() > task.deadline:
+                    return False
+                number = max((entry.bracket for entry in study.entries()), default=-1) + 1
+                size = _size_of_next(study, params)
+            handles += [study.ask(owner, number, size) for _ in range(size - len(handles))]
+        if not handles:
+            return True
+        ordered = sorted(handles, key=lambda handle: handle.slot)
+        run_bracket(study, bench, params, ordered, deadline=task.deadline, done=done)
 
 
 def expect_results(study: Study) -> None:

@@ -23,7 +23,7 @@ from pipeline.search.space import Drawn, draw
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["MAXIMIZED", "Entry", "Handle", "Study", "losses_of", "open_study"]
+__all__ = ["MAXIMIZED", "Entry", "Handle", "Study", "losses_of", "named_errors", "open_study"]
 
 MAXIMIZED = frozenset({"accuracy", "worst_slice_accuracy", "robust_accuracy"})
 _NAME = "leangate-search"
@@ -159,10 +159,10 @@ class Handle:
 
 
 class Study:
-    """The trials of one search."""
+    """The trials of one search, in the database at the address `shown`."""
 
-    def __init__(self, study: optuna.Study, params: Params) -> None:
-        self._study, self._params = study, params
+    def __init__(self, study: optuna.Study, params: Params, shown: str) -> None:
+        self._study, self._params, self.shown = study, params, shown
 
     def entries(self) -> list[Entry]:
         """Return all trials by slot; one whose place was never recorded was never begun."""
@@ -232,25 +232,50 @@ class Study:
         return handles, size
 
 
+def _refused(shown: str, error: Exception) -> StorageError:
+    said = error.__cause__ or error  # Optuna only guesses; what the database said stands behind it
+    first = (str(said).splitlines() or [type(said).__name__])[0]
+    return StorageError(
+        f"expected a database that can be read and written, got {first}",
+        where=shown,
+        hint="free disk space, fix permissions, or name another one with --storage",
+    )
+
+
 @contextlib.contextmanager
-def _named_errors(shown: str) -> Iterator[None]:
+def named_errors(shown: str) -> Iterator[None]:
+    """Say in a sentence what a database refuses, also long after it was opened.
+
+    Args:
+        shown: Its address, for messages.
+
+    Raises:
+        StorageError: if it cannot be read or written.
+    """
+    import optuna
     import sqlalchemy
 
     try:
         yield
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
-        raise InputError(
-            f"expected the address of a database, got {type(error).__name__}",
-            where=f"--storage {shown}",
-            hint="for example sqlite:///search.db or postgresql://user@machine/name, with its driver",
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageError(
-            f"expected a database that can be read and written, got {first}",
-            where=shown,
-            hint="free disk space, fix permissions, or name another one with --storage",
-        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError) as error:
+        raise _refused(shown, error) from error
+
+
+@contextlib.contextmanager
+def _opening(shown: str) -> Iterator[None]:
+    import sqlalchemy
+
+    with named_errors(shown):
+        try:
+            yield
+        except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+            raise InputError(
+                f"expected the address of a database, got {type(error).__name__}",
+                where=f"--storage {shown}",
+                hint="for example sqlite:///search.db or postgresql://user@machine/name, with its driver",
+            ) from error
+        except RuntimeError as error:  # tables of another version of Optuna's
+            raise _refused(shown, error) from error
 
 
 def _shown(url: str) -> str:
@@ -308,7 +333,7 @@ def open_study(url: str, params: Params, identity: Mapping[str, str], *, resume:
     directions: list[Literal["minimize", "maximize"]] = [
         "maximize" if name in MAXIMIZED else "minimize" for name in params.search.objectives
     ]
-    with _named_errors(shown):
+    with _opening(shown):
         study = _open(url, directions)
         known = study.user_attrs.get("identity")
         if known is None:
@@ -329,4 +354,4 @@ def open_study(url: str, params: Params, identity: Mapping[str, str], *, resume:
             where=shown,
             hint="go on with --resume, or remove artifacts/search to begin anew",
         )
-    return Study(study, params)
+    return Study(study, params, shown)

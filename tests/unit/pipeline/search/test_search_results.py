@@ -52,6 +52,10 @@ def results(tmp_path, monkeypatch):
         write_json(tmp_path / "trials.json", found)
         return found
 
+    def of(params, entry):
+        return results_of(_Study(entry), Layout(tmp_path), params)["trials"][0]
+
+    build.of = of
     return build
 
 
@@ -75,6 +79,15 @@ def test_winners_are_new_good_enough_and_on_the_front(results):
     }  # fmt: skip
     assert found["states"] == {"finished": 6, "failed": 1}
     assert found["least_accuracy"] == pytest.approx(0.96)
+
+
+def test_what_only_begins_like_a_name_of_ours_is_the_users(results):
+    params = params_of()
+    recipes = {**params.prune.recipes, "search_by_hand": ()}
+    for name, won in (("search_by_hand", None), ("search_1", "search_1")):
+        prune = params.prune.model_copy(update={"recipes": recipes | {name: ()}, "variants": (name,)})
+        row = results.of(params.model_copy(update={"prune": prune}), _entry(1, 0.98, 1000, passes=[]))
+        assert row["winner"] == won
 
 
 def test_only_so_many_win(results):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A search ends in the same trials however often it dies, and no trial's failure ends it."""
 
+import contextlib
+import sqlite3
 import time
 
 import optuna
@@ -209,3 +211,13 @@ def test_a_database_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "search.db").write_text("this is no database, and long enough to be seen as such " * 50)
     with pytest.raises(StorageError, match="expected a database"):
         open_study(f"sqlite:///{tmp_path / 'search.db'}", params_of(), IDENTITY, resume=True)
+
+
+def test_a_database_that_breaks_on_the_way_is_named(tmp_path):
+    def lose_tables(drawn, what):
+        with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as connection:
+            connection.execute("DROP TABLE IF EXISTS trial_user_attributes")
+
+    with pytest.raises(StorageError, match=r"expected a database .* no such table") as caught:
+        run_search(tmp_path, params_of(), Formula(lose_tables))
+    assert "search.db" in str(caught.value)
