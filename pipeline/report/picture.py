@@ -7,8 +7,7 @@ from pipeline.decision_file import Decision
 from pipeline.plain import shorten
 from pipeline.report.forest import ACCURACY, LEFT, RIGHT, draw_forest, forest_of
 from pipeline.report.markup import Markup, tag
-from pipeline.report.style import LIGHT, PICTURES, variables
-from pipeline.report.svg import marker, marker_shapes
+from pipeline.report.svg import as_file, marker
 
 __all__ = ["render_picture"]
 
@@ -16,8 +15,6 @@ _WIDTH = 920
 _EDGE = 18
 _HEAD = 62
 _HOW_TO_READ = "Thick line: 90 % interval. Tick: the bound that decides. Dashed: the margin."
-_TITLE = "svg .title{font-weight:650;font-size:14px}"
-_FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Arial,sans-serif"
 
 
 def render_picture(decision: Decision, metric: str = ACCURACY) -> str | None:
@@ -33,17 +30,6 @@ def render_picture(decision: Decision, metric: str = ACCURACY) -> str | None:
     forest = forest_of(decision, metric)
     rows = forest.rows if forest else ()
     height = float(drawn.partition('height="')[2].partition('"')[0]) + _HEAD + 2 * _EDGE
-    style = f":root{{{variables(LIGHT)}}}svg{{{_FONT};overflow:visible}}{PICTURES}{_TITLE}"
-    ground = tag(
-        "rect",
-        x=0.5,
-        y=0.5,
-        width=_WIDTH - 1,
-        height=height - 1,
-        rx=10,
-        fill=LIGHT["bg"],
-        stroke=LIGHT["rule"],
-    )
     title = f"{forest.words if forest else metric} by slice, {decision.candidate}: candidate minus baseline"
     told = [
         tag("text", shorten(title, 110), x=_EDGE, y=_EDGE + 14, class_="title"),
@@ -53,19 +39,7 @@ def render_picture(decision: Decision, metric: str = ACCURACY) -> str | None:
     plot = tag(
         "svg", drawn, x=LEFT + _EDGE, y=_EDGE + _HEAD, width=_WIDTH - LEFT - RIGHT - 2 * _EDGE, height=height
     )
-    picture = tag(
-        "svg",
-        tag("style", Markup("".join(style.splitlines()))),
-        ground,
-        marker_shapes(),
-        *told,
-        plot,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {height:g}",
-        width=_WIDTH,
-        height=height,
-    )
-    return f"{picture}\n"
+    return as_file(title, [*told, plot], width=_WIDTH, height=height, style="svg{overflow:visible}")
 
 
 def _legend(looks: dict[str, str]) -> list[Markup]:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.report.markup import Markup, tag
+from pipeline.report.style import LIGHT, PICTURES, variables
 
-__all__ = ["Scale", "line", "marker", "marker_shapes", "nice_ticks", "picture", "share"]
+__all__ = ["Scale", "as_file", "line", "marker", "marker_shapes", "nice_ticks", "picture", "share"]
 
 _SHAPES = {
     "pass": tag("circle", r=5),
@@ -106,3 +107,45 @@ def picture(
         height=height,
         class_=look,
     )
+
+
+_FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Arial,sans-serif"
+_TITLE = "svg .title{font-weight:650;font-size:14px}"
+
+
+def as_file(title: str, parts: Sequence[Markup], *, width: float, height: float, style: str) -> str:
+    """Return a picture as a file, on a ground of its own: it reads on a white page and on a dark one.
+
+    Args:
+        title: Its name, also for those who do not see it.
+        parts: Its elements, from the back to the front.
+        width: In CSS pixels.
+        height: In CSS pixels.
+        style: CSS beside that of all pictures.
+    """
+    ground = tag(
+        "rect",
+        x=0.5,
+        y=0.5,
+        width=width - 1,
+        height=height - 1,
+        rx=10,
+        fill=LIGHT["bg"],
+        stroke=LIGHT["rule"],
+    )
+    rules = f":root{{{variables(LIGHT)}}}svg{{{_FONT}}}{PICTURES}{_TITLE}{style}"
+    drawn = tag(
+        "svg",
+        tag("title", title, id="title"),
+        tag("style", Markup("".join(rules.splitlines()))),
+        ground,
+        marker_shapes(),
+        *parts,
+        role="img",
+        aria_labelledby="title",
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width:g} {height:g}",
+        width=width,
+        height=height,
+    )
+    return f"{drawn}\n"

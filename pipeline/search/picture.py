@@ -9,8 +9,7 @@ from typing import Any
 
 from pipeline.plain import shorten
 from pipeline.report.markup import Markup, tag
-from pipeline.report.style import LIGHT, PICTURES, variables
-from pipeline.report.svg import Scale, line, marker, marker_shapes, nice_ticks
+from pipeline.report.svg import Scale, as_file, line, marker, nice_ticks
 from pipeline.report.wording import describe_bytes
 from pipeline.search.results import describe_passes
 
@@ -18,8 +17,6 @@ __all__ = ["render_search"]
 
 _WIDTH, _HEIGHT = 920, 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 86, 30, 100, 64
-_FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Arial,sans-serif"
-_MORE = "svg .title{font-weight:650;font-size:14px}.k.ring{stroke:var(--link)}"
 
 _WORDS = {
     "accuracy": "accuracy on validation",
@@ -185,36 +182,17 @@ def render_search(results: Mapping[str, Any]) -> str:
         results: Content of `trials.json`.
     """
     plot = _Plot(results)
-    style = f":root{{{variables(LIGHT)}}}svg{{{_FONT}}}{PICTURES}{_MORE}"
     counted = (
         f"{len(results['trials'])} trials, {sum(row['on_front'] for row in results['trials'])} on the front"
     )
     title = f"Search: {_WORDS[plot.up_name]} against {_WORDS[plot.across_name]}; {counted}"
-    ground = tag(
-        "rect",
-        x=0.5,
-        y=0.5,
-        width=_WIDTH - 1,
-        height=_HEIGHT - 1,
-        rx=10,
-        fill=LIGHT["bg"],
-        stroke=LIGHT["rule"],
-    )
-    drawn = [*plot.grid(), *plot.staircase(), *plot.dots(), *plot.baseline(), *plot.names()]
-    picture = tag(
-        "svg",
-        tag("title", title, id="search-title"),
-        tag("style", Markup("".join(style.splitlines()))),
-        ground,
-        marker_shapes(),
+    parts = [
         tag("text", shorten(title, 120), x=18, y=28, class_="title"),
         *_legend(),
-        *drawn,
-        role="img",
-        aria_labelledby="search-title",
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        width=_WIDTH,
-        height=_HEIGHT,
-    )
-    return f"{picture}\n"
+        *plot.grid(),
+        *plot.staircase(),
+        *plot.dots(),
+        *plot.baseline(),
+        *plot.names(),
+    ]
+    return as_file(title, parts, width=_WIDTH, height=_HEIGHT, style=".k.ring{stroke:var(--link)}")
