@@ -32,8 +32,9 @@ import torch
 from torch import nn
 
 from checks.errors import CompressionError
-from pipeline.compress.channels import count_macs, prune_channels
+from pipeline.compress.channels import prune_channels
 from pipeline.compress.configs import Channels
+from pipeline.compress.macs import count_macs
 from tests import zoo
 
 _TOLERANCE = 1e-4

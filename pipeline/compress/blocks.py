@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from checks.errors import CompressionError
-from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import Blocks
 from pipeline.compress.context import Applied, Context
 from pipeline.compress.layers import expect_runs, kept_apart, replace_layer, while_watching
+from pipeline.compress.macs import count_macs
+from pipeline.models.training import as_logits
 
 __all__ = ["find_blocks", "remove_blocks"]
 
@@ -103,10 +104,8 @@ def _loss(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, context
     total = 0.0
     with torch.no_grad():
         for batch, target in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):
-            scores = module(batch)
-            if context.model.output == "probabilities":
-                scores = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
-            total += float(functional.cross_entropy(scores, target, reduction="sum"))
+            logits = as_logits(module(batch), context.model.output)
+            total += float(functional.cross_entropy(logits, target, reduction="sum"))
     return total / len(labels)
 
 
@@ -137,7 +136,7 @@ def _settle(module: nn.Module, images: torch.Tensor) -> None:
 
 def _without(module: nn.Module, name: str, images: torch.Tensor) -> nn.Module:
     shorter = copy.deepcopy(module)
-    replace_layer(shorter, name, nn.Identity().eval())
+    replace_layer(shorter, shorter.get_submodule(name), nn.Identity().eval())
     expect_runs(shorter, module, images[:2], f"blocks: without {name}")
     _settle(shorter, images)
     return shorter

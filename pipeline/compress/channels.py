@@ -36,10 +36,9 @@ from pipeline.compress.channel_targets import Target, meet, target_of
 from pipeline.compress.channel_trials import failing, try_groups
 from pipeline.compress.configs import Channels, Neurons
 from pipeline.compress.context import Applied, Context
-from pipeline.compress.macs import count_macs
 from pipeline.models.network import Preprocessed
 
-__all__ = ["count_macs", "prune_channels", "prune_neurons"]
+__all__ = ["prune_channels", "prune_neurons"]
 
 _TRIAL_IMAGES = 3
 _SENSITIVITY_EXAMPLES = 512

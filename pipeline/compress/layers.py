@@ -43,10 +43,12 @@ def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> froze
     return frozenset(skipped)
 
 
-def replace_layer(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Put `new` in the place of the submodule `name`."""
-    parent, _, last = name.rpartition(".")
-    setattr(module.get_submodule(parent), last, new)
+def replace_layer(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of the submodule `old`, under every name it has."""
+    for place, part in list(module.named_modules(remove_duplicate=False)):
+        if part is old:
+            parent, _, name = place.rpartition(".")
+            setattr(module.get_submodule(parent), name, new)
 
 
 def while_watching(

@@ -9,10 +9,8 @@ comes closer to the weight in the Frobenius norm (Eckart and Young 1936).
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +20,7 @@ from checks.errors import CompressionError
 from pipeline.compress.configs import LowRank
 from pipeline.compress.context import Applied, Context
 from pipeline.compress.layers import expect_runs, kept_apart, replace_layer, while_watching
-from pipeline.models.cost import measure_cost
-from pipeline.models.export import export_onnx
+from pipeline.models.export import cost_of
 from pipeline.models.zeros import holds_zeros
 
 __all__ = ["factorize", "factorize_layer"]
@@ -181,13 +178,6 @@ def _choices(module: nn.Module, config: LowRank, image: torch.Tensor) -> dict[st
     return choices
 
 
-def _macs(module: nn.Module, shape: tuple[int, int, int]) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_onnx(module, shape, path)
-        return measure_cost(path).macs
-
-
 def _energy_for(choices: Mapping[str, _Choice], macs: int, allowed: float) -> float:
     """The highest energy, one for all layers, with which at most `allowed` multiply-accumulates are left."""
 
@@ -224,7 +214,7 @@ def factorize(module: nn.Module, config: LowRank, context: Context) -> Applied:
     choices = _choices(original, config, images[:1])
     if energy is None:
         allowed = context.baseline.macs / float(config.macs_reduction or 1)
-        macs = _macs(original, context.shape)
+        macs = cost_of(original, context.shape).macs
         if macs <= allowed:
             return Applied(original, {"energy": 1.0, "ranks": {}})
         energy = _energy_for(choices, macs, allowed)
@@ -233,7 +223,7 @@ def factorize(module: nn.Module, config: LowRank, context: Context) -> Applied:
         rank = choice.rank(energy)
         if rank is not None:
             layer: Any = factorized.get_submodule(name)
-            replace_layer(factorized, name, factorize_layer(layer, rank))
+            replace_layer(factorized, layer, factorize_layer(layer, rank))
             ranks[name] = [choice.full, rank]
     expect_runs(factorized, original, images, "low_rank")
     return Applied(factorized, {"energy": energy, "ranks": ranks})

@@ -29,6 +29,11 @@ def _attention(args: Any, _: Any) -> int:
     return int(prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
+def _recurrent(args: Any, _: Any) -> int:
+    """One direction of a fused LSTM: steps and batch, then weights of inputs and of the state."""
+    return int(prod(args[0].shape[:2]) * (args[1].numel() + args[2].numel()))
+
+
 _FORMULAS: dict[str, Callable[[Any, Any], int]] = {
     "convolution": _convolution,
     "mm": lambda args, output: _product(args[0], output),
@@ -37,6 +42,7 @@ _FORMULAS: dict[str, Callable[[Any, Any], int]] = {
     "baddbmm": lambda args, output: _product(args[1], output),
     "mv": lambda args, _: args[0].numel(),
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "mkldnn_rnn_layer": _recurrent,
 }
 
 
@@ -56,6 +62,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_macs(module: nn.Module, image: torch.Tensor) -> int:
     """Count multiply-accumulates of convolutions and matrix products on one image `(1, C, H, W)`."""
     counter = _Counter()
-    with torch.no_grad(), counter:
-        module(image)
+    # Fused, a transformer's layer would be one operation that says nothing of the products within.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), counter:
+            module(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.total

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from checks.errors import CompressionError, ModelError
-from pipeline.compress.configs import Pass
+from pipeline.compress.configs import LowRank, Pass, Targeted
 from pipeline.compress.context import Context, Function
 from pipeline.models.export import export_onnx
 from pipeline.models.recording import measure_file
@@ -50,6 +50,23 @@ def measure_pass(module: nn.Module, context: Context) -> dict[str, Any]:
         return measure_file(path, context.dataset, output=context.model.output)
 
 
+def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
+    """Refuse what missed its target in the file, whatever was counted on the way there."""
+    config = getattr(entry.config, "shrink", entry).config
+    name, reduction = config.target if isinstance(config, Targeted) else ("macs", None)
+    if isinstance(config, LowRank):
+        reduction = config.macs_reduction
+    if reduction is None or name == "latency":
+        return
+    allowed, came = getattr(context.baseline, name) / reduction, left[name]
+    if came > allowed:
+        raise CompressionError(
+            f"expected at most {allowed:.0f} {name} in the file, got {came}",
+            where=f"{entry.method}.{name}_reduction",
+            hint="ask for less; layers that are called more than once or counted otherwise may be the reason",
+        )
+
+
 def apply_recipe(
     module: nn.Module,
     recipe: Sequence[Pass],
@@ -81,8 +98,10 @@ def apply_recipe(
                 applied = function_of(entry.method)(module, entry.config, own)
             module = applied.module
             left = measure_pass(module, context)
+            _expect_met(entry, left, context)
         except (CompressionError, ModelError) as error:
-            place = f"{where}[{index}].{entry.method}"
+            key = error.where if error.where.startswith(f"{entry.method}.") else entry.method
+            place = f"{where}[{index}].{key}"
             raise type(error)(error.what, where=place, hint=error.hint) from error
         options = entry.config.model_dump(mode="json", exclude_none=True) | {"seed": own.seed}
         records.append({"pass": entry.method, "options": options, **applied.figures, "left": left})

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from checks.errors import CompressionError
-from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import Gradual, Iterate, Shrinking, Targeted, Weights
 from pipeline.compress.context import Applied, Context
+from pipeline.compress.macs import count_macs
 from pipeline.compress.recipe import function_of
 from pipeline.compress.recovery import recover
 from pipeline.models.training import Part, count_steps
@@ -64,10 +64,10 @@ def _ramp(shrink: Shrinking, share: float) -> Targeted | Weights:
 def _event_steps(config: Gradual, steps: int) -> list[int]:
     """Steps before which something is removed: evenly spaced, the last at `until`."""
     at = [round(steps * config.until * event / config.events) for event in range(1, config.events + 1)]
-    if at[0] < 1 or len(set(at)) < len(at):
+    if at[0] < 1 or len(set(at)) < len(at) or at[-1] >= steps:
         raise CompressionError(
-            f"expected a training step between any two of {config.events} events, got {steps} steps in all, "
-            f"of which {config.until:g} are for them",
+            f"expected a training step before, between and after {config.events} events, got {steps} steps "
+            f"in all, of which {config.until:g} are for them",
             where="gradual.events",
             hint="ask for fewer events, or train longer",
         )

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from torch import nn
 
 from checks.errors import CompressionError, ModelError
 from pipeline.compress.configs import Student
 from pipeline.compress.context import Applied, Context
-from pipeline.models.cost import measure_cost
-from pipeline.models.export import export_onnx
+from pipeline.models.export import cost_of
 from pipeline.models.network import Preprocessed, build_network
 
 __all__ = ["take_student"]
@@ -44,10 +40,7 @@ def take_student(module: nn.Module, config: Student, context: Context) -> Applie
     try:
         network = build_network(model, context.shape, len(dataset.classes), context.root, context.seed)
         student = Preprocessed(network, model, dataset.pixel_max).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            export_onnx(student, context.shape, path)
-            cost = measure_cost(path)
+        cost = cost_of(student, context.shape)
     except ModelError as error:
         raise ModelError(error.what, where=where, hint=error.hint) from error
     baseline = context.baseline

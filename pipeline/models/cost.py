@@ -29,7 +29,7 @@ class Cost:
     Attributes:
         bytes: Size of the file.
         gzip_bytes: Size after gzip at level 9.
-        macs: Multiply-accumulates of one image in convolutions and matrix products.
+        macs: Multiply-accumulates of one image in convolutions, matrix products and recurrent layers.
         parameters: Numbers in weights and biases of those operations.
     """
 
@@ -59,7 +59,40 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
         transposed = any(item.name == "transA" and item.i for item in node.attribute)
         inner = left[0] if transposed else left[-1]
         return inner * prod(output)
+    if node.op_type in ("GRU", "LSTM", "RNN"):
+        # Weights `(directions, gates, inputs)` and `(directions, gates, hidden)` are read once a step.
+        steps = shapes[node.input[0]][0]
+        return steps * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
+    if node.op_type == "Einsum":
+        return _einsum_macs(node, [shapes[name] for name in node.input])
     return 0
+
+
+def _einsum_macs(node: onnx.NodeProto, shapes: list[tuple[int, ...]]) -> int:
+    """One a combination of all indices, if two tensors are multiplied; one alone is only rearranged."""
+    if len(shapes) < 2:
+        return 0
+    equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "")
+    letters = [list(part.strip()) for part in equation.replace(" ", "").split("->")[0].split(",")]
+    if any("." in part for part in letters) or len(letters) != len(shapes):
+        raise ValueError(f"expected an Einsum whose indices all have names, got {equation!r}")
+    sizes: dict[str, int] = {}
+    for part, shape in zip(letters, shapes, strict=True):
+        sizes |= {letter: max(size, sizes.get(letter, 1)) for letter, size in zip(part, shape, strict=True)}
+    return prod(sizes.values())
+
+
+def _depends_on_image(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes that an image changes; what only constants go into is computed once, when the file is loaded."""
+    constants = {tensor.name for tensor in graph.initializer}
+    alive = {value.name for value in graph.input} - constants
+    found = []
+    for node in graph.node:
+        inner = any(item.type == onnx.AttributeProto.GRAPH for item in node.attribute)
+        if inner or alive & set(node.input):
+            alive |= set(node.output)
+            found.append(node)
+    return found
 
 
 _CODE_INPUTS = {
@@ -111,7 +144,7 @@ def measure_cost(path: Path) -> Cost:
             value.type.tensor_type.shape.dim[0].Clear()
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         shapes = _shapes(graph)
-        macs = sum(_macs(node, shapes) for node in graph.node)
+        macs = sum(_macs(node, shapes) for node in _depends_on_image(graph))
     except (
         OSError,
         DecodeError,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import torch
 from torch import nn
 
 from checks.errors import ModelError
+from pipeline.models.cost import Cost, measure_cost
 from pipeline.models.onnx_file import INPUT_NAME, OUTPUT_NAME, save_onnx
 
-__all__ = ["export_onnx"]
+__all__ = ["cost_of", "export_onnx"]
 
 OPSET = 20
 
@@ -72,3 +74,15 @@ def export_onnx(module: nn.Module, shape: tuple[int, int, int], path: Path) -> N
             hint="torch.onnx.export(network, ..., dynamo=True) must work on it",
         ) from error
     save_onnx(proto, path)
+
+
+def cost_of(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Return what the ONNX file of `module` costs; the arguments are those of `export_onnx`.
+
+    Raises:
+        ModelError: if the module cannot be exported, or its file not be counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(module, shape, path)
+        return measure_cost(path)

@@ -322,7 +322,7 @@ class _FileAttempt:
 
     @cached_property
     def _macs_share(self) -> float:
-        from pipeline.compress.channels import count_macs
+        from pipeline.compress.macs import count_macs
 
         image, _ = self._bench.context.examples(1)
         before = count_macs(self._bench.context.teacher, image)

@@ -86,6 +86,66 @@ def test_cost_is_counted_as_by_hand(exported):
     assert cost.parameters == (9 * 6 + 6) + (9 * 6 + 6) + (24 + 4)
 
 
+class _Recurrent(torch.nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.core = kind(8, 5, batch_first=True, **options)
+        self.head = torch.nn.Linear(8 * (10 if options else 5), 4)
+
+    def forward(self, x):
+        return self.head(self.core(x[:, 0])[0].flatten(1))
+
+
+class _Einsum(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(8, 6))
+        self.left, self.right = (
+            torch.nn.Parameter(torch.randn(4, 48)),
+            torch.nn.Parameter(torch.randn(48, 48)),
+        )
+
+    def forward(self, x):
+        mixed = torch.einsum("bcij,jk->bcik", x, self.weight).flatten(1)
+        return torch.nn.functional.linear(mixed, self.left @ self.right)
+
+
+class _Fused(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.core = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = torch.nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.head(self.core(x[:, 0]).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("build", "by_hand"),
+    [
+        # 8 rows are 8 steps; a step multiplies with the weights of inputs and of the state.
+        (lambda: _Recurrent(torch.nn.GRU), 8 * 3 * 5 * (8 + 5) + 40 * 4),
+        (lambda: _Recurrent(torch.nn.LSTM), 8 * 4 * 5 * (8 + 5) + 40 * 4),
+        (lambda: _Recurrent(torch.nn.RNN), 8 * 5 * (8 + 5) + 40 * 4),
+        (lambda: _Recurrent(torch.nn.GRU, bidirectional=True), 2 * 8 * 3 * 5 * (8 + 5) + 80 * 4),
+        # The product of the two parameters is no work of an image.
+        (_Einsum, 8 * 8 * 6 + 48 * 4),
+        # Query, key, value; scores and sums of two heads; out; two layers; head.
+        (_Fused, 8 * 8 * 24 + 2 * 8 * 8 * 8 + 8 * 8 * 8 + 2 * 8 * 8 * 16 + 64 * 4),
+    ],
+)
+def test_both_counts_know_what_is_no_convolution(tmp_path, build, by_hand):
+    from pipeline.compress.macs import count_macs
+
+    torch.manual_seed(0)
+    module = build().eval()
+    export_onnx(module, (1, 8, 8), tmp_path / "x.onnx")
+    assert measure_cost(tmp_path / "x.onnx").macs == by_hand
+    # In torch the product of parameters is computed in every call.
+    extra = 4 * 48 * 48 if isinstance(module, _Einsum) else 0
+    assert count_macs(module, torch.zeros(1, 1, 8, 8)) == by_hand + extra
+
+
 def test_cost_of_a_file_that_is_no_model_is_an_error(tmp_path, exported):
     (tmp_path / "x.onnx").write_bytes(exported.read_bytes()[:100])
     with pytest.raises(ModelError, match="ONNX"):

@@ -10,8 +10,8 @@ from torch import nn
 
 from checks.errors import CompressionError
 from pipeline.compress.blocks import find_blocks, remove_blocks
-from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import Blocks
+from pipeline.compress.macs import count_macs
 from tests.pass_context import context_of
 
 

@@ -15,8 +15,9 @@ from checks.errors import CompressionError
 from pipeline.compress import channel_targets
 from pipeline.compress.channel_criteria import accumulate_gradients, score_units
 from pipeline.compress.channel_graph import trace_channels
-from pipeline.compress.channels import count_macs, prune_channels, prune_neurons
+from pipeline.compress.channels import prune_channels, prune_neurons
 from pipeline.compress.configs import Channels, Neurons
+from pipeline.compress.macs import count_macs
 from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
 from pipeline.models.network import Preprocessed

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from checks.errors import CompressionError
-from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import LowRank
 from pipeline.compress.low_rank import factorize, factorize_layer
+from pipeline.compress.macs import count_macs
 from pipeline.models.zeros import mark_zeros
 from tests.pass_context import context_of
 

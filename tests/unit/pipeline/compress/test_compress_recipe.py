@@ -71,8 +71,47 @@ def test_iterating_reaches_the_whole_target_in_steps():
 
 
 def test_a_pass_that_cannot_is_named_by_its_key():
-    with pytest.raises(CompressionError, match=r"recipes\.x\[1\]\.channels: expected at most"):
+    with pytest.raises(
+        CompressionError, match=r"recipes\.x\[1\]\.channels\.macs_reduction: expected at most"
+    ):
         _apply(_net(), {"recover": RECOVER | {"epochs": 0}}, {"channels": {"macs_reduction": 900.0}})
+
+
+class _Twice(nn.Module):
+    """A layer that is called again and again under three names, and a product that no module makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 32, 3, padding=1)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+        self.third = self.fourth = self.second
+        self.mix = nn.Parameter(torch.randn(32, 32))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for layer in (self.second, self.third, self.fourth):
+            x = layer(x).relu()
+        return self.head(torch.einsum("nchw,cd->ndhw", x, self.mix).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "entry", [{"low_rank": {"macs_reduction": 3.0}}, {"channels": {"macs_reduction": 2.5}}]
+)
+def test_a_target_is_met_in_the_file_whatever_counts_twice(entry):
+    torch.manual_seed(0)
+    module = _Twice()
+    _, [record] = _apply(module, entry)
+    (options,) = entry.values()
+    assert record["left"]["macs"] <= context_of(module).baseline.macs / options["macs_reduction"]
+
+
+def test_a_target_missed_in_the_file_is_an_error(monkeypatch):
+    import pipeline.compress.channels as channels
+
+    monkeypatch.setattr(channels, "meet", lambda target, now, most, cost, attempt, measure: 0 * most)
+    with pytest.raises(CompressionError, match=r"x\[0\]\.channels\.macs_reduction: .* in the file, got"):
+        _apply(_net(), {"channels": {"macs_reduction": 2.0}})
 
 
 @pytest.mark.parametrize(

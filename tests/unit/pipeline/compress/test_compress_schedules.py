@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from checks.errors import CompressionError
-from pipeline.compress.channels import count_macs
 from pipeline.compress.configs import Gradual, Iterate, Recover
+from pipeline.compress.macs import count_macs
 from pipeline.compress.recovery import recover
 from pipeline.compress.schedules import iterate, shrink_gradually
 from pipeline.models.training import Part, count_steps, train_network
@@ -135,9 +135,11 @@ def test_gradual_trains_once(monkeypatch):
     assert sum(steps) == STEPS
 
 
-@pytest.mark.parametrize("options", [{"events": 13}, {"recover": RECOVER | {"epochs": 0}}])
+@pytest.mark.parametrize(
+    "options", [{"events": 13}, {"recover": RECOVER | {"epochs": 0}}, {"events": 2, "until": 0.99}]
+)
 def test_more_events_than_steps_is_an_error(options):
-    with pytest.raises(CompressionError, match="expected a training step between any two"):
+    with pytest.raises(CompressionError, match="expected a training step before, between and after"):
         _gradual({"weights": {"sparsity": 0.5}}, **options)
 
 

@@ -117,7 +117,9 @@ def test_what_is_no_such_network_is_refused_by_its_own_key(context, name, argume
 
 def test_in_a_recipe_the_key_is_whole(context):
     entry = Pass.model_validate({"student": {"factory": "nets/small.py:nothing"}})
-    with pytest.raises(ModelError, match=r"^recipes\.x\[0\]\.student: expected a torch\.nn\.Module"):
+    with pytest.raises(
+        ModelError, match=r"^recipes\.x\[0\]\.student\.factory .*: expected a torch\.nn\.Module"
+    ):
         apply_recipe(context.teacher, [entry], context, "recipes.x")
 
 
