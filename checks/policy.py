@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from checks.errors import PolicyError
@@ -314,9 +315,11 @@ def _parse_rule(value: Any, index: int, metrics: Mapping[str, Metric], file: str
     metric = _text(raw.get("metric"), f"{where}.metric")
     declared = look_up(metric, metrics)
     if declared is None:
+        close = get_close_matches(metric, metrics, n=3, cutoff=0.4)
         raise PolicyError(
-            f"expected a metric that a check measures {sorted(metrics)}, got {metric!r}",
+            f"expected a metric that a check measures, got {metric!r}",
             where=f"{where}.metric",
+            hint=f"{'close to it' if close else 'there are'}: {', '.join(close or sorted(metrics))}",
         )
     if not declared.gateable:
         raise PolicyError(

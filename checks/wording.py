@@ -87,7 +87,8 @@ def describe(claim: Claim, verdict: Verdict, further: Further) -> str:
         found = "" if verdict is Verdict.FAIL else "no "
         return (
             f"{seen} (n={measurement.n}, p={_format(claim.harm_p)}): {found}concentration found at level "
-            f"{_format(rule.value)}; what a search does not find may still be there"
+            f"{_format(rule.value)}, which all searches of the rule share; what a search does not find may "
+            "still be there"
         )
     limit = _limit_in_words(claim)
     distance = _format(abs(value - _edge(claim)))
@@ -100,6 +101,8 @@ def describe(claim: Claim, verdict: Verdict, further: Further) -> str:
         case Verdict.PASS:
             return f"{basis}, proven {limit}"
         case Verdict.FAIL:
-            return f"{basis}, proven not {limit}; the estimate is {distance} beyond: {_remedy(rule)}"
+            # The bound on the other side proves it; this one would only confuse.
+            shown = f"{seen} (n={measurement.n}), proven not {limit}"
+            return f"{shown}; the estimate is {distance} beyond: {_remedy(rule)}"
         case _:
             return f"{basis}, not proven {limit}: {_advice(claim, further, subject)}"

@@ -203,8 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Without this the interpreter would try again at exit to write what is left in the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        where = "standard output" if error.filename is None else str(error.filename)
         what = f"expected to write the output, got {error.strerror}"
-        return report_error(StorageError(what, where="standard output"))
+        return report_error(StorageError(what, where=where))
     except SystemExit as error:  # a plugin's: its code would pass for a verdict
         return report_error(CheckError(f"expected checks to return, got sys.exit({error.code!r}) from one"))
     except KeyboardInterrupt:

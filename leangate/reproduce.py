@@ -15,6 +15,7 @@ from pathlib import Path
 from checks.canonical import read_json, sha256_file
 from checks.decision import Outcome
 from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
+from pipeline.fields import read_fields
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, expect_measured, load_policy
@@ -80,19 +81,28 @@ def _registration_of_this_bundle(layout: Layout) -> Mapping[str, str] | None:
     manifest = layout.bundle / "bundle.json"
     if not (layout.verdict.exists() and layout.registration.exists() and manifest.exists()):
         return None
-    registration, verdict = read_json(layout.registration), read_json(layout.verdict)
-    same_bundle = registration["bundle_sha256"] == sha256_file(manifest)
-    same_file = registration["onnx_sha256"] == verdict["onnx_sha256"]
-    return registration if same_bundle and same_file else None
+    registration = read_fields(layout.registration, "leangate/registration/1")
+    verdict = read_fields(layout.verdict, "leangate/verdict/1")
+    same_bundle = registration.text("bundle_sha256") == sha256_file(manifest)
+    same_file = registration.text("onnx_sha256") == verdict.maybe_text("onnx_sha256")
+    told = {key: registration.text(key) for key in ("model", "alias", "version")}
+    return told if same_bundle and same_file else None
 
 
 def describe_outcome(root: Path) -> str:
     """Return the table of candidates and where everything lies.
 
     Raises:
-        EvidenceError: if there was no run yet.
+        InputError: if there was no run yet.
+        EvidenceError: if a file of the run is unusable.
     """
     layout = Layout(root)
+    if not layout.selection.exists():
+        raise InputError(
+            "expected what a run makes, got none",
+            where=str(layout.selection),
+            hint="run `leangate run` first, in the folder that holds dvc.yaml",
+        )
     lines = [render_table(layout), "", f"report    {layout.report / 'report.html'}"]
     registration = _registration_of_this_bundle(layout)
     if registration is not None:

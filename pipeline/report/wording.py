@@ -160,7 +160,7 @@ def describe_saving(baseline: int, candidate: int, less: str, more: str) -> str:
 def describe_limit(finding: Finding) -> str:
     """Return the limit with its direction, for example `above -2.00 pp`."""
     if finding.limit_kind == "alarm":
-        return f"alarm at p {finding.limit:g}"
+        return f"alarm at p {finding.limit:g}, shared"
     limit = describe_value(finding.limit, finding.metric, finding.unit)
     words = "above" if finding.limit_kind == "margin" else finding.side
     return f"{words} {limit}" if words else limit

@@ -51,12 +51,6 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch, capsys):
     assert "dvc.yaml" in capsys.readouterr().err
 
 
-def test_a_table_before_any_run_is_an_error(project, monkeypatch, capsys):
-    monkeypatch.chdir(project)
-    assert main(["table"]) == 4
-    assert "selection.json" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "where"),
     [
@@ -576,3 +570,34 @@ def test_a_check_that_calls_exit_does_not_choose_the_exit_code(judged, capsys, m
     assert main(command) in ([4] if command == ["gate"] else [0, 4])
     output = capsys.readouterr()
     assert "SystemExit" in output.out or "sys.exit" in output.err
+
+
+def test_the_table_before_any_run_says_what_to_do(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert main(["table"]) == 2
+    assert "run `leangate run` first, in the folder that holds dvc.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [{}, [], {"schema": "leangate/registration/1", "bundle_sha256": 3}])
+def test_a_wrong_registration_is_named(judged, capsys, monkeypatch, content):
+    judged()
+    layout = Layout(Path())
+    layout.bundle.mkdir(parents=True)
+    for path in (layout.bundle / "bundle.json", layout.selection):
+        write_json(path, {})
+    write_json(layout.verdict, {"schema": "leangate/verdict/1", "onnx_sha256": None})
+    write_json(layout.registration, content)
+    monkeypatch.setattr("leangate.reproduce.render_table", lambda layout: "")
+    assert main(["table"]) == 4
+    assert "registration.json" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_not_called_standard_output(project, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system", "artifacts/.lock")
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("leangate.reproduce.reproduce", refuse)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    assert main(["run"]) == 4
+    assert "artifacts/.lock: expected to write" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_searches_stand_apart_and_promise_nothing(card: str) -> None:
     assert "promises nothing about what it did not find" in searches
     found = row(searches, "`flips-into-one-class`")
     assert found[2:5] == ["all examples for 3", "60", "25.00 %"]
-    assert found[5:] == ["p 0.4", "alarm at p 0.01", "–", "**NO-FINDING**"]
+    assert found[5:] == ["p 0.4", "alarm at p 0.01, shared", "–", "**NO-FINDING**"]
     assert row(searches, "`losses-in-one-place`")[-1] == "**NOT-RUN** (advisory)"
     assert "`flips-into-one-class`" not in section(card, "Policy").partition("Findings that no table")[2]
 

@@ -98,11 +98,15 @@ def test_the_statistic_uses_the_likeliest_rates(first, second, delta):
     )
 
 
-@given(samples(), samples(), st.floats(-1.0, 1.0))
+# Nearer to 0 or 1, where the restricted variance may vanish, z is thousands and loses digits.
+differences = st.just(0.0) | st.floats(1e-4, 1 - 1e-4) | st.floats(-1 + 1e-4, -1e-4)
+
+
+@given(samples(), samples(), differences)
 @few
 def test_exchanging_the_groups_changes_the_sign(first, second, delta):
     assert difference_z(*first, *second, delta) == pytest.approx(
-        -difference_z(*second, *first, -delta), abs=1e-5
+        -difference_z(*second, *first, -delta), rel=1e-5, abs=1e-5
     )
 
 

@@ -109,8 +109,8 @@ def test_search_stands_apart_and_says_what_it_promises(full: Any, page_of: Any) 
     assert "promises nothing about what it did not find" in part.text
     rows = [row for row in rows_of(page, "What was searched") if len(row) > 1]
     assert rows == [
-        ["not measured it did not run", "NOT-RUN", "–", "–", "alarm at p 0.01", "–"],
-        ["slant=forward losses-in-one-place says so", "NO-FINDING", "1.30× 1.28 to 1.32×", "0.4", "alarm at p 0.01",
+        ["not measured it did not run", "NOT-RUN", "–", "–", "alarm at p 0.01, shared", "–"],
+        ["slant=forward losses-in-one-place says so", "NO-FINDING", "1.30× 1.28 to 1.32×", "0.4", "alarm at p 0.01, shared",
          "100"],
     ]  # fmt: skip
     assert not any("losses-in-one-place" in " ".join(row) for row in rows_of(page, "Every finding on"))
@@ -125,7 +125,7 @@ def test_search_that_found_something_is_a_concern_with_a_remedy(make: Any, page_
     ]
     facts = {item.all("dt")[0].text: item.all("dd")[0].text for item in card.all("dl")[0].all("div")}
     assert facts["Decides"] == "p 0.0002"
-    assert facts["Limit"] == "alarm at p 0.01"
+    assert facts["Limit"] == "alarm at p 0.01, shared"
     assert "flip exemplars" in facts["What to do"]
     assert "Distance" not in facts
     assert "look at its flip exemplars" in " ".join(render_table(case.write()).split())
