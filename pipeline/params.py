@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from checks.errors import InputError, ParamsError
 from pipeline.compress.configs import Pass, QuantizeRecipe
+from pipeline.compress.order import expect_order
 from pipeline.search.configs import Search
 from pipeline.sections import Name, Section, Share, Training
 
@@ -130,11 +131,19 @@ def _expect_recipes(key: str, names: tuple[str, ...], recipes: Mapping[str, obje
         raise ValueError(f"expected distinct {key}, got {list(names)}")
 
 
+def _in_order(recipe: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    expect_order(recipe)
+    return recipe
+
+
+Recipe = Annotated[tuple[Pass, ...], AfterValidator(_in_order)]
+
+
 class Prune(Section):
     """prune: the shrink variants by name."""
 
     variants: tuple[Name, ...] = Field(min_length=1)
-    recipes: dict[Name, tuple[Pass, ...]] = Field(description="passes in order; none leaves the baseline")
+    recipes: dict[Name, Recipe] = Field(description="passes in order; none leaves the baseline")
 
     @model_validator(mode="after")
     def _every_variant_has_a_recipe(self) -> Self:
@@ -305,7 +314,8 @@ def load_params(path: Path) -> Params:
         return Params.model_validate(_tuples(value))
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: {entry['msg']}"
+            f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: "
+            f"{entry['msg'].removeprefix('Value error, ')}"
             + (f", got {entry['input']!r}" if isinstance(entry["input"], str | int | float) else "")
             for entry in error.errors(include_url=False, include_context=False)
         ]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.channel_graph import ChannelGraph, Group
 
 __all__ = ["GROUP", "Criterion", "accumulate_gradients", "load_criterion", "score_units"]
@@ -48,7 +48,8 @@ def load_criterion(name: str, where: str) -> Criterion | None:
     """Load the criterion `package/name`; None for those built in.
 
     Raises:
-        CompressionError: naming the distribution, if none or several bring it, or it cannot be loaded.
+        ParamsError: if no distribution brings it, or several, which are named.
+        CompressionError: naming the distribution, if it cannot be loaded.
     """
     if name in _BUILT_IN:
         return None
@@ -59,7 +60,7 @@ def load_criterion(name: str, where: str) -> Criterion | None:
     if len(found) != 1:
         names = sorted({_full_name(entry) for entry in offered})
         came = f"{len(found)} of that name, of {' and '.join(map(_distribution, found))}" if found else "none"
-        raise CompressionError(
+        raise ParamsError(
             f"expected one criterion {name!r} among the installed {[*_BUILT_IN, *names]}, got {came}",
             where=where,
             hint="install the distribution that brings it" if not found else "uninstall one of them",

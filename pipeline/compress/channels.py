@@ -10,7 +10,6 @@ weights as they are: a network that disagrees is never returned.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ from pipeline.compress.channel_targets import Target, meet, target_of
 from pipeline.compress.channel_trials import failing, try_groups
 from pipeline.compress.configs import Channels, Neurons
 from pipeline.compress.context import Applied, Context
-from pipeline.models.network import Preprocessed
+from pipeline.compress.layers import kept_apart
 
 __all__ = ["prune_channels", "prune_neurons"]
 
@@ -77,21 +76,12 @@ def _held_by_user(module: nn.Module, skip: tuple[str, ...], where: str) -> dict[
         for name, layer in module.named_modules()
         if name and any(True for _ in layer.parameters())
     }
-    prefix = "network." if isinstance(module, Preprocessed) else ""
     first = {id(tensor): name for name, tensor in reversed(list(module.named_parameters()))}
-    held: dict[str, str] = {}
-    for name in skip:
-        layer = known.get(name) or known.get(prefix + name)
-        if layer is None:
-            shown = [known_name.removeprefix(prefix) for known_name in known]
-            close = difflib.get_close_matches(name, shown, n=3, cutoff=0.4) or shown[:5]
-            raise CompressionError(
-                f"expected names of layers, got {name!r}",
-                where=where,
-                hint=f"close to it: {', '.join(close)}",
-            )
-        held |= {first[id(tensor)]: "named under skip" for tensor in layer.parameters()}
-    return held
+    return {
+        first[id(tensor)]: "named under skip"
+        for name in sorted(kept_apart(skip, known, where))
+        for tensor in known[name].parameters()
+    }
 
 
 def _why_held(held: Mapping[str, str]) -> str:

@@ -183,6 +183,15 @@ class Recover(Training):
     distill: Distill | None = None
     adversarial: Adversarial | None = None
 
+    @model_validator(mode="after")
+    def _labels_count(self) -> Self:
+        if self.distill is not None and self.distill.soft == 1 and self.label_smoothing > 0:
+            raise ValueError(
+                f"expected label_smoothing 0.0 with distill.soft 1.0, whose loss has no labels, "
+                f"got {self.label_smoothing:g}"
+            )
+        return self
+
 
 class Student(Section):
     """student: a smaller network of the user's takes the baseline's place; recover trains it."""
@@ -290,6 +299,15 @@ class StaticInt8(Section):
     portable: bool = Field(
         default=False, description="weights that cannot saturate on processors without VNNI"
     )
+
+    @model_validator(mode="after")
+    def _percentile_counts(self) -> Self:
+        default = StaticInt8.model_fields["percentile"].default
+        if self.percentile != default and self.calibration != "percentile":
+            raise ValueError(
+                f"expected calibration percentile with percentile {self.percentile:g}, got {self.calibration}"
+            )
+        return self
 
 
 def _trains_a_file(recover: Recover) -> Recover:

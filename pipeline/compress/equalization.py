@@ -20,6 +20,8 @@ _PASSED = ("Relu", "LeakyRelu", "MaxPool", "AveragePool")
 """Operations between two convolutions that commute with a positive factor a channel."""
 _ROUNDS = 20
 _SETTLED = 1e-3
+_NEARLY_DEAD = 1e-3
+"""Share of its layer's largest weight below which a channel is left as it is."""
 
 
 def _pairs(graph: Graph) -> list[tuple[Layer, Layer]]:
@@ -60,8 +62,9 @@ def _equalize(
     """Scale two weights in place and return the factor each output channel of the first was divided by."""
     one = np.abs(first).reshape(len(first), -1).max(axis=1)
     two = _by_input(second, groups)
-    alive = (one > 0) & (two > 0)
-    # Channels without weights on one side say nothing about the scale of the other.
+    # Channels (nearly) without weights on one side say nothing about the scale of the other: theirs would blow
+    # up a bias, and with it the range of the whole activation.
+    alive = (one > _NEARLY_DEAD * one.max()) & (two > _NEARLY_DEAD * two.max())
     factor = np.ones(len(first))
     factor[alive] = np.sqrt(one[alive] / two[alive])
     first /= factor.reshape(-1, *[1] * (first.ndim - 1))

@@ -60,8 +60,10 @@ def count_integer_layers(path: Path) -> IntegerLayers:
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
+            # Where the attempt stood differs from run to run, and may end up in a record.
+            said = str(error).replace(str(path), path.name).replace(folder, "")
             raise CompressionError(
-                f"expected ONNX Runtime to load the int8 file, got {error}", where="quantize"
+                f"expected ONNX Runtime to load the int8 file, got {said}", where="quantize"
             ) from error
         counts = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
     convolutions, products = (

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 
 __all__ = ["expect_runs", "kept_apart", "replace_layer", "while_watching"]
 
 _PREFIX = "network."
 """The user's network stands under this name behind its preprocessing; users name layers without it."""
+_SHOWN = 5
 
 
 def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> frozenset[str]:
@@ -25,7 +27,7 @@ def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> froze
         where: Key of the option, for messages.
 
     Raises:
-        CompressionError: if an entry names nothing the pass could change.
+        ParamsError: if an entry names nothing the pass could change.
     """
     skipped: set[str] = set()
     for entry in skip:
@@ -34,10 +36,12 @@ def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> froze
             name for name in names if name in roots or name.startswith(tuple(f"{root}." for root in roots))
         }
         if not found:
-            raise CompressionError(
-                f"expected names among {sorted(name.removeprefix(_PREFIX) for name in names)}, got {entry!r}",
+            known = sorted(name.removeprefix(_PREFIX) for name in names)
+            close = difflib.get_close_matches(entry, known, n=3, cutoff=0.4) or known[:_SHOWN]
+            raise ParamsError(
+                f"expected a layer of the network that the pass could change, got {entry!r}",
                 where=where,
-                hint="name a layer as `named_modules()` of your network does",
+                hint=f"close to it: {', '.join(close)}",
             )
         skipped |= found
     return frozenset(skipped)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from checks.errors import CompressionError, ModelError
+from checks.errors import CompressionError, InputError
 from pipeline.compress.configs import LowRank, Pass, Targeted
 from pipeline.compress.context import Context, Function
 from pipeline.models.export import export_onnx
@@ -50,9 +50,18 @@ def measure_pass(module: nn.Module, context: Context) -> dict[str, Any]:
         return measure_file(path, context.dataset, output=context.model.output)
 
 
+def _key(entry: Pass, where: str) -> str:
+    """The option an error is about, within its pass; the pass itself if it names none."""
+    shrink = getattr(entry.config, "shrink", None)
+    if shrink is not None and where.startswith(f"{shrink.method}."):
+        return f"{entry.method}.shrink.{where}"
+    return where if where.startswith(f"{entry.method}.") else entry.method
+
+
 def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
     """Refuse what missed its target in the file, whatever was counted on the way there."""
-    config = getattr(entry.config, "shrink", entry).config
+    shrink = getattr(entry.config, "shrink", entry)
+    config = shrink.config
     name, reduction = config.target if isinstance(config, Targeted) else ("macs", None)
     if isinstance(config, LowRank):
         reduction = config.macs_reduction
@@ -62,7 +71,7 @@ def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
     if came > allowed:
         raise CompressionError(
             f"expected at most {allowed:.0f} {name} in the file, got {came}",
-            where=f"{entry.method}.{name}_reduction",
+            where=f"{shrink.method}.{name}_reduction",
             hint="ask for less; layers that are called more than once or counted otherwise may be the reason",
         )
 
@@ -88,6 +97,7 @@ def apply_recipe(
 
     Raises:
         CompressionError: naming the pass that could not do what was asked.
+        InputError: naming the pass whose options are wrong for this network.
     """
     records, stopwatch = [], stopwatch or Stopwatch()
     for index, entry in enumerate(recipe):
@@ -99,9 +109,8 @@ def apply_recipe(
             module = applied.module
             left = measure_pass(module, context)
             _expect_met(entry, left, context)
-        except (CompressionError, ModelError) as error:
-            key = error.where if error.where.startswith(f"{entry.method}.") else entry.method
-            place = f"{where}[{index}].{key}"
+        except (CompressionError, InputError) as error:
+            place = f"{where}[{index}].{_key(entry, error.where)}"
             raise type(error)(error.what, where=place, hint=error.hint) from error
         options = entry.config.model_dump(mode="json", exclude_none=True) | {"seed": own.seed}
         records.append({"pass": entry.method, "options": options, **applied.figures, "left": left})

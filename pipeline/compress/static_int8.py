@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from checks.evidence import Output
 from pipeline.compress.bias_correction import add_missing_biases, correct_biases
 from pipeline.compress.calibration import find_ranges
@@ -90,7 +90,7 @@ def quantize_static_int8(
     if config.keep_float:
         ranking = rank_layers(graph, ranges, images, output=output)
         if len(ranking) <= config.keep_float:
-            raise CompressionError(
+            raise ParamsError(
                 f"expected keep_float below the number of layers {len(ranking)}, got {config.keep_float}",
                 where="quantize",
             )

@@ -153,8 +153,8 @@ def quantize_trained_int8(
         the file in ONNX Runtime decide alike.
 
     Raises:
-        CompressionError: if the file cannot be quantized, training diverges, or the trained file does not
-            answer, or does not run in integers, as the one it came from.
+        CompressionError: if the file cannot be quantized, training makes a weight NaN or infinite, or the
+            trained file does not answer, or does not run in integers, as the one it came from.
         ProbeError: if the file uses an operation that cannot be trained, which is named.
     """
     with tempfile.TemporaryDirectory() as folder:

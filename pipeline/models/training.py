@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from checks.errors import ParamsError
 from checks.evidence import Output
 from pipeline.models.zeros import hold_zeros
 from pipeline.progress import track
@@ -205,10 +206,20 @@ def train_network(
         label: What the progress bar says.
         part: Which steps to take of the whole training, which otherwise runs from end to end; the optimizer
             starts afresh.
+
+    Raises:
+        ParamsError: if an image may be shifted out of sight.
     """
     if training.epochs == 0:
         network.eval()
         return
+    height, width = images.shape[2:]
+    if training.max_shift >= min(height, width):
+        raise ParamsError(
+            f"expected max_shift below the smaller side of images of {height} x {width}, got "
+            f"{training.max_shift}, which may shift all of an image out of sight",
+            where=f"{label}: max_shift",
+        )
     make_deterministic(seed)
     objective = objective or LabelLoss(training.label_smoothing)
     generator = torch.Generator().manual_seed(seed)

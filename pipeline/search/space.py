@@ -164,6 +164,8 @@ def _recover(draw: Draw, space: RecoverSpace, params: Params) -> Recover:
             "epochs": draw.suggest_categorical("recover.epochs", epochs),
             "learning_rate": _log_uniform(draw, "recover.learning_rate", rates, 2),
             "distill": Distill(soft=soft, temperature=space.temperature) if soft else None,
+            # Without labels there is nothing to smooth.
+            "label_smoothing": 0.0 if soft == 1 else train.label_smoothing,
         }
     )
 

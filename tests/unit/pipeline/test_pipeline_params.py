@@ -63,6 +63,65 @@ def test_wrong_params_are_refused_by_key(project, old, new, where):
     assert "params.yaml" in str(caught.value)
 
 
+_TRAINING = (
+    "epochs: 1, batch_size: 32, learning_rate: 0.002, weight_decay: 0.0, label_smoothing: {}, max_shift: 1"
+)
+_RECOVER = f"{{ {_TRAINING.format('0.0')} }}"
+_STUDENT = "student: { factory: examples/digits/net.py:digits_net }"
+_FOURS = 'weights: { sparsity: 0.5, pattern: "2:4" }'
+_CHANNELS = "channels: { macs_reduction: 2.0 }"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ([_CHANNELS, _STUDENT, f"recover: {_RECOVER}"], r"half: expected student as the first pass.*\[1\]"),
+        ([_STUDENT, _CHANNELS], "half: expected one of recover, iterate, gradual after student"),
+        ([_FOURS, _CHANNELS], r"half: expected weights with pattern 2:4 after channels.*\[0\]"),
+        (
+            [
+                f"iterate: {{ steps: 2, shrink: {{ {_FOURS} }}, recover: {_RECOVER} }}",
+                f"gradual: {{ shrink: {{ neurons: {{ macs_reduction: 2.0 }} }}, recover: {_RECOVER} }}",
+            ],
+            "half: expected weights with pattern 2:4 after neurons",
+        ),
+        (
+            [f"recover: {{ {_TRAINING.format('0.1')}, distill: {{ soft: 1.0 }} }}"],
+            r"half.0.recover: expected label_smoothing 0.0 with distill.soft 1.0.*got 0.1",
+        ),
+    ],
+)
+def test_passes_that_undo_another_are_refused(project, recipe, says):
+    path = project / "params.yaml"
+    lines, kept = path.read_text().splitlines(), []
+    # The first recipe with passes, `half`, gets these instead of its own.
+    start = next(i for i, line in enumerate(lines) if line.strip() == "half:")
+    end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith("      "))
+    kept = [*lines[: start + 1], *(f"      - {entry}" for entry in recipe), *lines[end:]]
+    path.write_text("\n".join(kept))
+    with pytest.raises(ParamsError, match=says) as caught:
+        load_params(path)
+    assert "Value error" not in str(caught.value)
+
+
+def test_orders_that_lose_nothing_are_taken(project):
+    path = project / "params.yaml"
+    text = path.read_text()
+    old = f"- {_CHANNELS}"
+    assert old in text
+    path.write_text(text.replace(old, f"- {_CHANNELS}\n      - {_FOURS}", 1))
+    assert [entry.method for entry in load_params(path).prune.recipes["half"]][:2] == ["channels", "weights"]
+
+
+def test_a_percentile_without_its_calibration_is_refused(project):
+    path = project / "params.yaml"
+    path.write_text(
+        path.read_text().replace("calibration: minmax", "calibration: minmax, percentile: 99.0", 1)
+    )
+    with pytest.raises(ParamsError, match=r"int8.*expected calibration percentile.*got minmax"):
+        load_params(path)
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "a: !!python/object:os.system x", "\t- x: :"])
 def test_what_is_no_params_file_is_refused(tmp_path, text):
     path = tmp_path / "params.yaml"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.blocks import find_blocks, remove_blocks
 from pipeline.compress.configs import Blocks
 from pipeline.compress.macs import count_macs
@@ -226,7 +226,7 @@ def test_what_is_skipped_stays(skip):
     module = _net()
     result = remove_blocks(module, Blocks(remove=1, skip=skip), _context())
     assert [entry["name"] for entry in result.figures["removed"]] == ["stage2.1"]
-    with pytest.raises(CompressionError, match="'head'"):
+    with pytest.raises(ParamsError, match="'head'"):
         remove_blocks(module, Blocks(remove=1, skip=("head",)), _context())
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress import channel_targets
 from pipeline.compress.channel_criteria import accumulate_gradients, score_units
 from pipeline.compress.channel_graph import trace_channels
@@ -171,7 +171,7 @@ def test_names_of_layers_need_not_know_about_preprocessing():
 
 
 def test_a_misspelt_layer_is_refused_with_what_is_close():
-    with pytest.raises(CompressionError, match=r"channels\.skip: .*blocks\.1\.conv9") as caught:
+    with pytest.raises(ParamsError, match=r"channels\.skip: .*blocks\.1\.conv9") as caught:
         _prune("residual, option A", skip=("blocks.1.conv9",))
     assert "blocks.1.conv1" in caught.value.hint
 
@@ -290,8 +290,8 @@ def test_a_broken_criterion_of_others_is_named(install, source, message):
 
 
 def test_an_unknown_and_a_doubled_criterion_are_refused(install):
-    with pytest.raises(CompressionError, match=r"my-scores/last.* got none"):
+    with pytest.raises(ParamsError, match=r"my-scores/last.* got none"):
         _prune("plain", 1.4, "my-scores/last")
     install("my-scores", ASCENDING, times=2)
-    with pytest.raises(CompressionError, match=r"got 2 of that name, of my-scores 1\.2 and my-scores 1\.2"):
+    with pytest.raises(ParamsError, match=r"got 2 of that name, of my-scores 1\.2 and my-scores 1\.2"):
         _prune("plain", 1.4, "my-scores/last")

@@ -86,3 +86,18 @@ def test_dead_channels_do_no_harm(tmp_path):
     images = images_of(32)
     want = answers(source, images)
     np.testing.assert_allclose(answers(tmp_path / "b.onnx", images), want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-7])
+def test_nearly_dead_channels_do_not_blow_up_a_bias(tmp_path, small):
+    source = _chain(tmp_path / "a.onnx")
+    graph = read_graph(source)
+    weight, bias = graph.constant("a"), graph.constant("ab")
+    weight[2], bias[2] = small * np.abs(weight).max(), 0.5
+    graph.set_constant("a", weight)
+    graph.set_constant("ab", bias)
+    graph.save(source)
+    equalized, _ = _equalized(source, tmp_path / "b.onnx")
+    # One range serves all channels of an activation: a constant of thousands would leave the others nothing.
+    assert abs(equalized.constant("ab")[2]) <= 0.5 + 1e-6
+    assert np.abs(equalized.constant("ab")).max() < 20

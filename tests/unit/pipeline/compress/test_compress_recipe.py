@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.configs import Pass
 from pipeline.compress.recipe import apply_recipe
 from tests.pass_context import context_of
@@ -75,6 +75,27 @@ def test_a_pass_that_cannot_is_named_by_its_key():
         CompressionError, match=r"recipes\.x\[1\]\.channels\.macs_reduction: expected at most"
     ):
         _apply(_net(), {"recover": RECOVER | {"epochs": 0}}, {"channels": {"macs_reduction": 900.0}})
+
+
+def test_what_stands_within_a_schedule_is_named_by_its_key():
+    shrink = {"channels": {"macs_reduction": 900.0}}
+    entry = {"iterate": {"steps": 2, "shrink": shrink, "recover": RECOVER | {"epochs": 0}}}
+    with pytest.raises(
+        CompressionError, match=r"recipes\.x\[0\]\.iterate\.shrink\.channels\.macs_reduction: "
+    ):
+        _apply(_net(), entry)
+
+
+def test_a_misspelt_layer_is_wrong_input_with_what_is_close():
+    with pytest.raises(ParamsError, match=r"recipes\.x\[0\]\.weights\.skip: .*got 'hexd'") as caught:
+        _apply(_net(), {"weights": {"sparsity": 0.5, "skip": ("hexd",)}})
+    assert caught.value.exit_code == 2
+    assert "close to it" in caught.value.hint
+
+
+def test_images_are_not_shifted_out_of_sight():
+    with pytest.raises(ParamsError, match=r"recipes\.x\[0\]\.recover: expected max_shift below .* got 64"):
+        _apply(_net(), {"recover": RECOVER | {"max_shift": 64}})
 
 
 class _Twice(nn.Module):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.calibration import find_ranges
 from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
@@ -68,7 +68,7 @@ def test_the_worst_stay_float_and_the_answers_gain(spoiled, tmp_path):
 
 def test_keeping_all_layers_float_is_refused(spoiled, tmp_path):
     path, images = spoiled
-    with pytest.raises(CompressionError, match="keep_float below the number of layers 4, got 4"):
+    with pytest.raises(ParamsError, match="keep_float below the number of layers 4, got 4"):
         quantize_static_int8(path, tmp_path / "x.onnx", images, StaticInt8(keep_float=4))
     assert not (tmp_path / "x.onnx").exists()
 

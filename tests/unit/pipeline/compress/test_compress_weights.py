@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.utils import prune
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.channels import prune_channels
 from pipeline.compress.configs import Channels, Recover, Weights
 from pipeline.compress.recovery import recover
@@ -159,7 +159,7 @@ def test_what_is_skipped_stays_and_is_not_counted():
     result = _prune(module, sparsity=0.5, skip=("3",))
     assert set(result.figures["zeros"]) == {"0", "7"}
     assert torch.equal(result.module[3].weight, module[3].weight)
-    with pytest.raises(CompressionError, match="'stem'"):
+    with pytest.raises(ParamsError, match="'stem'"):
         _prune(module, sparsity=0.5, skip=("stem",))
 
 
