@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from checks.errors import InputError, ParamsError
-from pipeline.compress.configs import Pass, QuantizeRecipe
-from pipeline.compress.order import expect_order
+from pipeline.compress.configs import PruneRecipe, QuantizeRecipe
 from pipeline.search.configs import Search
 from pipeline.sections import Name, Section, Share, Training
 
@@ -131,19 +130,11 @@ def _expect_recipes(key: str, names: tuple[str, ...], recipes: Mapping[str, obje
         raise ValueError(f"expected distinct {key}, got {list(names)}")
 
 
-def _in_order(recipe: tuple[Pass, ...]) -> tuple[Pass, ...]:
-    expect_order(recipe)
-    return recipe
-
-
-Recipe = Annotated[tuple[Pass, ...], AfterValidator(_in_order)]
-
-
 class Prune(Section):
     """prune: the shrink variants by name."""
 
     variants: tuple[Name, ...] = Field(min_length=1)
-    recipes: dict[Name, Recipe] = Field(description="passes in order; none leaves the baseline")
+    recipes: dict[Name, PruneRecipe] = Field(description="passes in order; none leaves the baseline")
 
     @model_validator(mode="after")
     def _every_variant_has_a_recipe(self) -> Self:

@@ -22,6 +22,7 @@ __all__ = [
     "LowRank",
     "Neurons",
     "Pass",
+    "PruneRecipe",
     "QuantizeRecipe",
     "Recover",
     "Rescue",
@@ -260,6 +261,51 @@ class Pass(_OneOf):
     iterate: Iterate | None = None
     gradual: Gradual | None = None
     student: Student | None = None
+
+    @property
+    def shrinks(self) -> _OneOf:
+        """What it removes by: itself, or the pass inside its schedule."""
+        shrink: _OneOf = getattr(self.config, "shrink", self)
+        return shrink
+
+
+_TRAINS = ("recover", "iterate", "gradual")
+
+
+def _expect_student_first(recipe: tuple[Pass, ...]) -> None:
+    methods = [entry.method for entry in recipe]
+    if "student" in methods[1:]:
+        index = methods.index("student", 1)
+        raise ValueError(
+            f"expected student as the first pass, got it at [{index}] after {methods[:index]}: it takes the "
+            "place of the network that they changed"
+        )
+    if "student" in methods and not set(methods) & set(_TRAINS):
+        raise ValueError(
+            f"expected one of {', '.join(_TRAINS)} after student, got none: it has not learned anything yet"
+        )
+
+
+def _expect_fours_last(recipe: tuple[Pass, ...]) -> None:
+    patterned: int | None = None
+    for index, shrinks in enumerate(entry.shrinks for entry in recipe):
+        if patterned is not None and shrinks.method in ("channels", "neurons"):
+            raise ValueError(
+                f"expected weights with pattern 2:4 after {shrinks.method}, got them before, at "
+                f"[{patterned}]: fewer channels make other fours"
+            )
+        if shrinks.method == "weights" and shrinks.config.pattern == "2:4":
+            patterned = index
+
+
+def _undoes_nothing(recipe: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    _expect_student_first(recipe)
+    _expect_fours_last(recipe)
+    return recipe
+
+
+PruneRecipe = Annotated[tuple[Pass, ...], AfterValidator(_undoes_nothing)]
+"""Passes in order, of which none throws away what another has done."""
 
 
 class Float32(Section):

@@ -62,8 +62,8 @@ def _equalize(
     """Scale two weights in place and return the factor each output channel of the first was divided by."""
     one = np.abs(first).reshape(len(first), -1).max(axis=1)
     two = _by_input(second, groups)
-    # Channels (nearly) without weights on one side say nothing about the scale of the other: theirs would blow
-    # up a bias, and with it the range of the whole activation.
+    # A channel (nearly) without weights on one side says nothing about the scale of the other: it would blow
+    # up its bias, and with it the range of the whole activation.
     alive = (one > _NEARLY_DEAD * one.max()) & (two > _NEARLY_DEAD * two.max())
     factor = np.ones(len(first))
     factor[alive] = np.sqrt(one[alive] / two[alive])

@@ -52,16 +52,14 @@ def measure_pass(module: nn.Module, context: Context) -> dict[str, Any]:
 
 def _key(entry: Pass, where: str) -> str:
     """The option an error is about, within its pass; the pass itself if it names none."""
-    shrink = getattr(entry.config, "shrink", None)
-    if shrink is not None and where.startswith(f"{shrink.method}."):
+    if entry.shrinks is not entry and where.startswith(f"{entry.shrinks.method}."):
         return f"{entry.method}.shrink.{where}"
     return where if where.startswith(f"{entry.method}.") else entry.method
 
 
 def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
     """Refuse what missed its target in the file, whatever was counted on the way there."""
-    shrink = getattr(entry.config, "shrink", entry)
-    config = shrink.config
+    config = entry.shrinks.config
     name, reduction = config.target if isinstance(config, Targeted) else ("macs", None)
     if isinstance(config, LowRank):
         reduction = config.macs_reduction
@@ -71,7 +69,7 @@ def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
     if came > allowed:
         raise CompressionError(
             f"expected at most {allowed:.0f} {name} in the file, got {came}",
-            where=f"{shrink.method}.{name}_reduction",
+            where=f"{entry.shrinks.method}.{name}_reduction",
             hint="ask for less; layers that are called more than once or counted otherwise may be the reason",
         )
 
