@@ -31,7 +31,7 @@ def _in_words(concern: Sequence[Finding]) -> str:
         parts.append(describe_distance(finding))
     if finding.kind != "bounded" or finding.verdict != "INCONCLUSIVE":
         parts.append(describe_remedy(finding))
-    told = "; ".join(clean(part) for part in parts if part)
+    told = ". ".join(clean(part).rstrip(".") for part in parts if part)
     return f"{clean(finding.verdict)} {describe_place(concern)}: {told}"
 
 

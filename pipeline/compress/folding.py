@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNormalization becomes part of the layer before it, as inference computes it anyway."""
+"""What scales becomes part of a layer beside it: norms of the one before, scaled pixels of the first one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import onnx
 
 from pipeline.compress.graphs import Graph, Layer
 
-__all__ = ["fold_batch_norms"]
+__all__ = ["fold_batch_norms", "fold_input_scale", "input_arithmetic"]
+
+_ELEMENTWISE = ("Add", "Div", "Mul", "Sub")
 
 
 def _shape_along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
@@ -59,3 +61,91 @@ def fold_batch_norms(graph: Graph) -> int:
             done.append(norm)
     graph.remove(done)
     return len(done)
+
+
+def input_arithmetic(graph: Graph) -> list[onnx.NodeProto]:
+    """Return what is done to pixels first, with constants alone: nodes in a row from the graph's input."""
+    readers, value = graph.readers(), graph.model.graph.input[0].name
+    found: list[onnx.NodeProto] = []
+    while len(readers[value]) == 1 and value not in graph.output_names:
+        node = readers[value][0]
+        constant = next((name for name in node.input if name != value), "")
+        if node.op_type not in _ELEMENTWISE or len(node.input) != 2 or not graph.is_constant(constant):
+            break
+        if node.op_type in ("Div", "Sub") and node.input[0] != value:
+            break
+        found.append(node)
+        value = node.output[0]
+    return found
+
+
+def _as_affine(
+    graph: Graph, nodes: list[onnx.NodeProto], channels: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return scale and shift `(C,)` that the nodes come to, or None if they are not one a channel."""
+    scale, shift = np.ones(channels), np.zeros(channels)
+    for node in nodes:
+        name = next(entry for entry in node.input if graph.is_constant(entry))
+        value = graph.constant(name).astype(np.float64)
+        if (
+            value.ndim > 4
+            or value.size not in (1, channels)
+            or (value.size > 1 and value.shape[-3:] != (channels, 1, 1))
+        ):
+            return None
+        value = np.broadcast_to(value.reshape(-1), channels)
+        match node.op_type:
+            case "Add":
+                shift = shift + value
+            case "Sub":
+                shift = shift - value
+            case "Mul":
+                scale, shift = scale * value, shift * value
+            case _:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    scale, shift = scale / value, shift / value
+    return (scale, shift) if np.isfinite(scale).all() and scale.all() else None
+
+
+def fold_input_scale(graph: Graph) -> bool:
+    """Make the scale of pixels part of the convolution that reads them, in place; their shift stays.
+
+    `W (s x + t) = (W s) (x + t / s)`, at the borders too, since zeros are what is padded either way. Integer
+    arithmetic would round the pixels once more for each operation.
+
+    Returns:
+        Whether there was anything to fold.
+    """
+    nodes = input_arithmetic(graph)
+    if not nodes:
+        return False
+    readers = graph.readers()[nodes[-1].output[0]]
+    first = next((layer for layer in graph.layers(("Conv",)) if readers == [layer.node]), None)
+    if (
+        first is None
+        or nodes[-1].output[0] in graph.output_names
+        or first.node.input[0] != nodes[-1].output[0]
+    ):
+        return False
+    weight = graph.weights(first.weight).astype(np.float64)
+    channels = weight.shape[1] * first.groups
+    affine = _as_affine(graph, nodes, channels)
+    if affine is None:
+        return False
+    scale, shift = affine
+    groups = weight.reshape(first.groups, -1, *weight.shape[1:])
+    scaled = groups * scale.reshape(first.groups, 1, -1, *[1] * (weight.ndim - 2))
+    graph.set_constant(graph.own_constant(first.node, 1), scaled.reshape(weight.shape).astype(np.float32))
+    pixels = graph.model.graph.input[0].name
+    first.node.input[0] = pixels
+    graph.remove(nodes)
+    if shift.any():
+        offset, shifted = graph.fresh_name("shift"), graph.fresh_name(pixels)
+        graph.set_constant(
+            offset, (shift / scale).astype(np.float32).reshape(1, -1, *[1] * (weight.ndim - 2))
+        )
+        graph.nodes.insert(
+            0, onnx.helper.make_node("Add", [pixels, offset], [shifted], graph.fresh_name("Add"))
+        )
+        first.node.input[0] = shifted
+    return True

@@ -16,6 +16,7 @@ import onnx
 
 from checks.errors import CompressionError
 from pipeline.compress.calibration import Range
+from pipeline.compress.folding import input_arithmetic
 from pipeline.compress.graphs import LAYERS, Graph, Layer, attribute_of
 
 __all__ = ["QuantizedLayer", "quantized_layers", "to_qdq"]
@@ -75,7 +76,9 @@ def to_qdq(
 
     model = onnx.ModelProto()
     model.CopyFrom(onnx.shape_inference.infer_shapes(graph.model))
-    kept = {*keep_float, *(node.name for node in graph.nodes if node.op_type in _STAY_FLOAT)}
+    # Each operation on pixels would round them once more, and cost more than it does in floats.
+    pixels = {node.name for node in input_arithmetic(graph)}
+    kept = {*keep_float, *pixels, *(node.name for node in graph.nodes if node.op_type in _STAY_FLOAT)}
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

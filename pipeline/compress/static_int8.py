@@ -20,9 +20,10 @@ from pipeline.compress.bias_correction import add_missing_biases, correct_biases
 from pipeline.compress.calibration import find_ranges
 from pipeline.compress.configs import StaticInt8
 from pipeline.compress.equalization import equalize_layers
-from pipeline.compress.folding import fold_batch_norms
+from pipeline.compress.folding import fold_batch_norms, fold_input_scale
 from pipeline.compress.graphs import Graph, read_graph
 from pipeline.compress.integers import count_integer_layers, expect_integers
+from pipeline.compress.pooling import pool_planes
 from pipeline.compress.portable import make_portable
 from pipeline.compress.qdq import quantized_layers, to_qdq
 from pipeline.compress.sensitivity import rank_layers
@@ -81,6 +82,8 @@ def quantize_static_int8(
     figures: dict[str, Any] = {}
     if folded := fold_batch_norms(graph):
         figures["folded_norms"] = folded
+    fold_input_scale(graph)
+    pool_planes(graph)
     if config.equalize:
         figures["equalized_pairs"] = equalize_layers(graph)
     if config.correct_bias:

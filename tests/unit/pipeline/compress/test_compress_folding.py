@@ -2,9 +2,10 @@
 """Norms folded into the layers before them compute what ONNX Runtime computes with both."""
 
 import numpy as np
+import pytest
 from onnx import helper
 
-from pipeline.compress.folding import fold_batch_norms
+from pipeline.compress.folding import fold_batch_norms, fold_input_scale
 from pipeline.compress.graphs import read_graph
 from tests.onnx_nets import CLASSES, answers, images_of, residual_net, write_net
 
@@ -50,3 +51,57 @@ def test_a_norm_whose_layer_others_read_is_left(tmp_path):
     relu = next(node for node in graph.nodes if node.op_type == "Add")
     relu.input[1] = norm.input[0]
     assert fold_batch_norms(graph) == 2
+
+
+_SCALED = [("Mul", 1 / 255), ("Sub", [0.3, 0.5]), ("Div", [0.2, 0.25])]
+
+
+def _scaled_net(path, steps, *, groups=1, first="Conv"):
+    """Steps on pixels, and a convolution that pads: at the borders a shift would show."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(CLASSES, 2 // groups, 3, 3)), "axes": np.array([2, 3])}
+    nodes, value = [], "image"
+    for index, (kind, constant) in enumerate(steps):
+        constant = np.asarray(constant, np.float32)
+        weights[f"c{index}"] = constant.reshape(-1, 1, 1) if constant.ndim == 1 else constant
+        nodes.append(helper.make_node(kind, [value, f"c{index}"], [f"x{index}"]))
+        value = f"x{index}"
+    if first == "Relu":
+        nodes.append(helper.make_node("Relu", [value], ["relu"]))
+        value = "relu"
+    nodes.append(helper.make_node("Conv", [value, "w"], ["y"], pads=[1, 1, 1, 1], group=groups))
+    nodes.append(helper.make_node("ReduceMean", ["y", "axes"], ["scores"], keepdims=0))
+    weights = {k: v if k == "axes" else np.asarray(v, np.float32) for k, v in weights.items()}
+    return write_net(path, nodes, weights, channels=2)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        (_SCALED, ["Add"]),
+        ([("Mul", 1 / 255)], []),
+        ([("Add", [-3.0, 4.0]), ("Mul", [0.1, -0.2])], ["Add"]),
+    ],
+)
+def test_the_scale_of_pixels_becomes_part_of_the_first_convolution(tmp_path, steps, left, groups):
+    source = _scaled_net(tmp_path / "a.onnx", steps, groups=groups)
+    graph = read_graph(source)
+    assert fold_input_scale(graph)
+    graph.save(tmp_path / "b.onnx")
+    assert [node.op_type for node in graph.nodes] == [*left, "Conv", "ReduceMean"]
+    images = images_of(16, channels=2)
+    want = answers(source, images)
+    np.testing.assert_allclose(answers(tmp_path / "b.onnx", images), want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"),
+    [([("Mul", 0.0)], "Conv"), ([("Mul", 0.1)], "Relu"), ([], "Conv"), ([("Div", 0.0)], "Conv")],
+)
+def test_what_is_no_scale_of_pixels_is_left(tmp_path, steps, first):
+    source = _scaled_net(tmp_path / "a.onnx", steps, first=first)
+    graph = read_graph(source)
+    before = graph.model.SerializeToString(deterministic=True)
+    assert not fold_input_scale(graph)
+    assert graph.model.SerializeToString(deterministic=True) == before
