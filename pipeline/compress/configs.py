@@ -134,15 +134,27 @@ class LowRank(Section):
         default=None, gt=0, lt=1, description="share of the squared singular values kept"
     )
     macs_reduction: Reduction = None
+    parameters_reduction: Reduction = None
     kinds: tuple[Literal["linear", "pointwise", "spatial"], ...] = Field(
         default=("linear", "pointwise", "spatial"), min_length=1
     )
     skip: Layers = ()
 
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """What is reduced (`macs` or `parameters`), and by how much; None where energy says it."""
+        for name in ("macs", "parameters"):
+            value = getattr(self, f"{name}_reduction")
+            if value is not None:
+                return name, float(value)
+        return None
+
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        if (self.energy is None) == (self.macs_reduction is None):
-            raise ValueError("expected one of energy, macs_reduction")
+        rules = ("energy", "macs_reduction", "parameters_reduction")
+        named = [name for name in rules if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"expected one of {', '.join(rules)}, got {named or 'none'}")
         return self
 
 
@@ -342,6 +354,10 @@ class StaticInt8(Section):
     equalize: bool = Field(default=False, description="equalize weight ranges across layers first")
     correct_bias: bool = Field(default=False, description="correct biases by the mean error of quantization")
     keep_float: int = Field(default=0, ge=0, le=1_000, description="how many of the worst layers stay float")
+    float_first: bool = Field(
+        default=False,
+        description="the first convolution stays float: of three channels it is faster so, and exact",
+    )
     portable: bool = Field(
         default=False, description="weights that cannot saturate on processors without VNNI"
     )

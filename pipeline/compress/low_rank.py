@@ -112,23 +112,31 @@ class _Choice:
     Attributes:
         full: The largest rank.
         kept: Share of the squared singular values kept at rank 1, 2, ...
-        macs: Multiply-accumulates as it is.
-        per_rank: Multiply-accumulates of the pair a rank.
+        whole: Multiply-accumulates, or parameters, as it is.
+        per_rank: The same of the pair, a rank.
     """
 
     full: int
     kept: torch.Tensor
-    macs: int
+    whole: int
     per_rank: int
 
     def rank(self, energy: float) -> int | None:
         """The smallest rank that keeps `energy`; None if that saves nothing."""
         rank = min(self.full, int(torch.searchsorted(self.kept, energy)) + 1)
-        return rank if rank * self.per_rank < self.macs else None
+        return rank if rank * self.per_rank < self.whole else None
 
     def saved(self, energy: float) -> int:
         rank = self.rank(energy)
-        return 0 if rank is None else self.macs - rank * self.per_rank
+        return 0 if rank is None else self.whole - rank * self.per_rank
+
+
+def _weights(layer: nn.Linear | nn.Conv2d) -> list[int]:
+    """Weights, as they are and a rank."""
+    if isinstance(layer, nn.Linear):
+        return [layer.weight.numel(), layer.in_features + layer.out_features]
+    height, width = layer.kernel_size
+    return [layer.weight.numel(), layer.in_channels * height + layer.out_channels * width]
 
 
 def _calls(
@@ -155,7 +163,9 @@ def _calls(
     return costs
 
 
-def _choices(module: nn.Module, config: LowRank, image: torch.Tensor) -> dict[str, _Choice]:
+def _choices(
+    module: nn.Module, config: LowRank, image: torch.Tensor, counted: str = "macs"
+) -> dict[str, _Choice]:
     kinds = {name: _kind(layer) for name, layer in module.named_modules()}
     layers: dict[str, Any] = {
         name: layer
@@ -166,10 +176,11 @@ def _choices(module: nn.Module, config: LowRank, image: torch.Tensor) -> dict[st
     skipped = kept_apart(config.skip, [name for name, kind in kinds.items() if kind], "low_rank.skip")
     layers = {name: layer for name, layer in layers.items() if name not in skipped}
     choices = {}
-    for name, (macs, per_rank) in _calls(module, layers, image).items():
+    for name, macs in _calls(module, layers, image).items():
         squares = torch.linalg.svdvals(_matrix(layers[name])).square()
         if float(squares.sum()) > 0:
-            choices[name] = _Choice(len(squares), squares.cumsum(0) / squares.sum(), macs, per_rank)
+            costs = macs if counted == "macs" else _weights(layers[name])
+            choices[name] = _Choice(len(squares), squares.cumsum(0) / squares.sum(), *costs)
     if not choices:
         raise CompressionError(
             f"expected layers of kinds {list(config.kinds)} that may be factorized, got none",
@@ -178,16 +189,17 @@ def _choices(module: nn.Module, config: LowRank, image: torch.Tensor) -> dict[st
     return choices
 
 
-def _energy_for(choices: Mapping[str, _Choice], macs: int, allowed: float) -> float:
-    """The highest energy, one for all layers, with which at most `allowed` multiply-accumulates are left."""
+def _energy_for(choices: Mapping[str, _Choice], now: int, allowed: float, counted: str) -> float:
+    """The highest energy, one for all layers, with which at most `allowed` of what is counted are left."""
 
     def left(energy: float) -> int:
-        return macs - sum(choice.saved(energy) for choice in choices.values())
+        return now - sum(choice.saved(energy) for choice in choices.values())
 
     if left(0.0) > allowed:
+        what = "multiply-accumulates" if counted == "macs" else counted
         raise CompressionError(
-            f"expected at most {allowed:.0f} multiply-accumulates, reached {left(0.0)} with every rank 1",
-            where="low_rank.macs_reduction",
+            f"expected at most {allowed:.0f} {what}, reached {left(0.0)} with every rank 1",
+            where=f"low_rank.{counted}_reduction",
             hint="ask for less, or allow more kinds of layers",
         )
     low, high = 0.0, 1.0
@@ -198,7 +210,7 @@ def _energy_for(choices: Mapping[str, _Choice], macs: int, allowed: float) -> fl
 
 
 def factorize(module: nn.Module, config: LowRank, context: Context) -> Applied:
-    """Replace layers by pairs of thinner ones where that saves multiply-accumulates.
+    """Replace layers by pairs of thinner ones where that saves multiply-accumulates, or parameters.
 
     Args:
         module: Maps raw images to scores; not changed.
@@ -210,14 +222,16 @@ def factorize(module: nn.Module, config: LowRank, context: Context) -> Applied:
     """
     original = copy.deepcopy(module).eval()
     images, _ = context.examples(16)
-    energy = config.energy
-    choices = _choices(original, config, images[:1])
-    if energy is None:
-        allowed = context.baseline.macs / float(config.macs_reduction or 1)
-        macs = cost_of(original, context.shape).macs
-        if macs <= allowed:
+    counted, reduction = config.target or ("macs", 1.0)
+    choices = _choices(original, config, images[:1], counted)
+    if config.energy is None:
+        allowed = getattr(context.baseline, counted) / reduction
+        now = getattr(cost_of(original, context.shape), counted)
+        if now <= allowed:
             return Applied(original, {"energy": 1.0, "ranks": {}})
-        energy = _energy_for(choices, macs, allowed)
+        energy = _energy_for(choices, now, allowed, counted)
+    else:
+        energy = config.energy
     factorized, ranks = copy.deepcopy(original), {}
     for name, choice in choices.items():
         rank = choice.rank(energy)

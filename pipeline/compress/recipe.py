@@ -60,11 +60,10 @@ def _key(entry: Pass, where: str) -> str:
 def _expect_met(entry: Pass, left: Mapping[str, Any], context: Context) -> None:
     """Refuse what missed its target in the file, whatever was counted on the way there."""
     config = entry.shrinks.config
-    name, reduction = config.target if isinstance(config, Targeted) else ("macs", None)
-    if isinstance(config, LowRank):
-        reduction = config.macs_reduction
-    if reduction is None or name == "latency":
+    target = config.target if isinstance(config, Targeted | LowRank) else None
+    if target is None or target[0] == "latency":
         return
+    name, reduction = target
     allowed, came = getattr(context.baseline, name) / reduction, left[name]
     if came > allowed:
         raise CompressionError(

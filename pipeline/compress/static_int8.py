@@ -52,6 +52,21 @@ def _declared_float(graph: Graph, kept: list[str]) -> dict[str, int]:
     return {"float_convolutions": convolutions, "float_products": free + len(weighted & set(kept))}
 
 
+def _kept_float(graph: Graph, config: StaticInt8) -> list[str]:
+    """The first convolution, if it is to stay float."""
+    if not config.float_first:
+        return []
+    layers = list(graph.layers())
+    if len(layers) < 2 or layers[0].node.op_type != "Conv":
+        kind = layers[0].node.op_type if layers else "no layer"
+        raise ParamsError(
+            f"expected a convolution first, and layers after it, got {kind} first of {len(layers)}",
+            where="quantize.float_first",
+            hint="leave float_first out for this variant",
+        )
+    return [layers[0].name]
+
+
 def quantize_static_int8(
     source: Path,
     destination: Path,
@@ -70,9 +85,9 @@ def quantize_static_int8(
         output: What the file answers, `logits` or `probabilities`.
 
     Returns:
-        How many `convolutions` and matrix `products` there are and how many of them run in integers; with
-        `keep_float` the ranking of layers and those kept; how many pairs of layers were equalized, norms
-        folded, biases corrected, channels rescaled to be portable, where that was asked for.
+        How many `convolutions` and matrix `products` there are and how many of them run in integers. Where
+        that was asked for: the ranking of layers, those that stay float; how many pairs of layers were
+        equalized, norms folded, biases corrected, channels rescaled to be portable.
 
     Raises:
         CompressionError: if there is too little to calibrate on, quantization fails, or layers stay float
@@ -89,17 +104,21 @@ def quantize_static_int8(
     if config.correct_bias:
         add_missing_biases(graph)
     ranges = find_ranges(graph, images, config)
-    kept: list[str] = []
+    kept = _kept_float(graph, config)
     if config.keep_float:
-        ranking = rank_layers(graph, ranges, images, output=output)
+        ranking = [
+            entry for entry in rank_layers(graph, ranges, images, output=output) if entry.node not in kept
+        ]
         if len(ranking) <= config.keep_float:
             raise ParamsError(
                 f"expected keep_float below the number of layers {len(ranking)}, got {config.keep_float}",
                 where="quantize",
             )
-        kept = [entry.node for entry in ranking[: config.keep_float]]
+        kept += [entry.node for entry in ranking[: config.keep_float]]
         figures["sensitivity"] = [{"layer": entry.layer, "divergence": entry.divergence} for entry in ranking]
-        figures["kept_float"] = [entry.layer for entry in ranking[: config.keep_float]]
+    if kept:
+        weights = {layer.name: layer.weight for layer in graph.layers()}
+        figures["kept_float"] = [weights[name] for name in kept]
     made = to_qdq(graph, ranges, keep_float=kept)
     if not quantized_layers(made):
         raise CompressionError(

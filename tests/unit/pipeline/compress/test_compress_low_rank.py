@@ -14,6 +14,7 @@ from checks.errors import CompressionError
 from pipeline.compress.configs import LowRank
 from pipeline.compress.low_rank import factorize, factorize_layer
 from pipeline.compress.macs import count_macs
+from pipeline.models.export import cost_of
 from pipeline.models.zeros import mark_zeros
 from tests.pass_context import context_of
 
@@ -131,6 +132,17 @@ def test_a_reduction_is_met_closely(reduction):
     untouched = set(result.module.state_dict()) & set(before)
     assert {"1.weight", "11.weight"} <= untouched
     assert all(torch.equal(before[name], result.module.state_dict()[name]) for name in untouched)
+
+
+@pytest.mark.parametrize("reduction", [1.5, 2.5, 4.0])
+def test_a_reduction_of_parameters_is_met_closely(reduction):
+    module, context = _net(), _context()
+    result = factorize(module, LowRank(parameters_reduction=reduction), context)
+    allowed = context.baseline.parameters / reduction
+    left = cost_of(result.module, context.shape).parameters
+    # One rank of the linear layer is 2 % of this small network's weights.
+    assert 0.93 * allowed < left <= allowed
+    assert result.figures["ranks"]["9"][1] < result.figures["ranks"]["9"][0]
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d(1, 24, 1), nn.Conv2d(1, 24, 3, stride=(1, 2), padding=1)])

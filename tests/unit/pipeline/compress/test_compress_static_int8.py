@@ -4,11 +4,12 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.configs import StaticInt8
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
-from tests.onnx_nets import answers, images_of, residual_net
+from tests.onnx_nets import answers, images_of, residual_net, write_net
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,39 @@ def test_all_options_together(files, tmp_path):
     assert len(figures["kept_float"]) == 1
     want, came = answers(folder / "float.onnx", images), answers(path, images)
     assert np.corrcoef(want.ravel(), came.ravel())[0, 1] > 0.99
+
+
+def test_the_first_convolution_may_stay_float(files, tmp_path):
+    folder, images, _ = files
+    path, figures = _quantize(files, tmp_path, float_first=True, keep_float=1)
+    assert figures["kept_float"][0] == "stem.weight"
+    assert len(figures["kept_float"]) == 2
+    assert figures["kept_float"][1] == figures["sensitivity"][0]["layer"] != "stem.weight"
+    weights = {entry.name: entry for entry in onnx.load(path).graph.initializer}
+    floats = [
+        entry
+        for entry in weights.values()
+        if entry.data_type == onnx.TensorProto.FLOAT and len(entry.dims) == 4
+    ]
+    stem = numpy_helper.to_array(next(w for w in floats if w.dims[1] == 1))
+    # Its scale of pixels is part of it now.
+    source = {e.name: numpy_helper.to_array(e) for e in onnx.load(folder / "float.onnx").graph.initializer}
+    np.testing.assert_allclose(stem, source["stem.weight"] * source["scale"], rtol=1e-5)
+    want = answers(folder / "float.onnx", images)
+    plain, _ = _quantize(files, tmp_path)
+    rounded = np.abs(answers(plain, images) - want).mean()
+    path, _ = _quantize(files, tmp_path, float_first=True)
+    assert np.abs(answers(path, images) - want).mean() < rounded
+
+
+def test_a_file_that_begins_with_no_convolution_has_no_first_one(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.normal(size=(64, 8)), "b": rng.normal(size=(8, 4))}
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["x"]),
+        helper.make_node("MatMul", ["x", "a"], ["y"]),
+        helper.make_node("MatMul", ["y", "b"], ["scores"]),
+    ]
+    source = write_net(tmp_path / "a.onnx", nodes, {k: v.astype(np.float32) for k, v in weights.items()})
+    with pytest.raises(ParamsError, match="expected a convolution first.*got MatMul first of 2"):
+        quantize_static_int8(source, tmp_path / "b.onnx", images_of(64), StaticInt8(float_first=True))
