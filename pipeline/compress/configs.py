@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.sections import Section, Training
 
 __all__ = [
+    "KINDS",
     "Adversarial",
     "Blocks",
     "Channels",
@@ -19,6 +20,8 @@ __all__ = [
     "Float32",
     "Gradual",
     "Iterate",
+    "Kinds",
+    "Layers",
     "LowRank",
     "Neurons",
     "Pass",
@@ -43,6 +46,8 @@ Criterion = Annotated[
 ]
 Scope = Literal["global", "layer", "sensitivity"]
 Reduction = Annotated[float | None, Field(default=None, ge=1, le=1_000)]
+Kinds = Annotated[tuple[Literal["linear", "pointwise", "spatial"], ...], Field(min_length=1)]
+KINDS: Kinds = ("linear", "pointwise", "spatial")
 Layers = Annotated[tuple[str, ...], Field(default=(), description="names of layers that stay as they are")]
 
 
@@ -135,9 +140,7 @@ class LowRank(Section):
     )
     macs_reduction: Reduction = None
     parameters_reduction: Reduction = None
-    kinds: tuple[Literal["linear", "pointwise", "spatial"], ...] = Field(
-        default=("linear", "pointwise", "spatial"), min_length=1
-    )
+    kinds: Kinds = KINDS
     skip: Layers = ()
 
     @property

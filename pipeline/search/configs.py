@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.compress.configs import Criterion
+from pipeline.compress.configs import KINDS, Criterion, Kinds, Layers
 from pipeline.sections import Name, Section
 
 __all__ = ["Budget", "Limits", "Objective", "RecoverSpace", "Search", "Space"]
@@ -30,6 +30,7 @@ class ChannelsSpace(Section):
     criteria: tuple[Criterion, ...] = Field(default=("taylor",), min_length=1)
     scopes: tuple[Literal["global", "layer", "sensitivity"], ...] = Field(default=("global",), min_length=1)
     round_to: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1, 8), min_length=1)
+    skip: Layers = ()
     optional: bool = Field(default=False, description="recipes without this pass are drawn as well")
 
     @model_validator(mode="after")
@@ -43,6 +44,7 @@ class BlocksSpace(Section):
 
     remove: tuple[Annotated[int, Field(ge=0, le=1_000)], Annotated[int, Field(ge=0, le=1_000)]]
     criteria: tuple[Literal["loss", "similarity"], ...] = Field(default=("loss",), min_length=1)
+    skip: Layers = ()
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -54,6 +56,8 @@ class LowRankSpace(Section):
     """How far layers are factorised."""
 
     macs_reduction: tuple[Factor, Factor] = (1.1, 2.0)
+    kinds: Kinds = KINDS
+    skip: Layers = ()
     optional: bool = Field(default=True, description="recipes without this pass are drawn as well")
 
     @model_validator(mode="after")
@@ -75,6 +79,16 @@ class RecoverSpace(Section):
         default=(0.0, 0.5), min_length=1, description="shares of soft targets; 0 does not distil"
     )
     temperature: float = Field(default=2.0, gt=0, le=100)
+    features: float = Field(
+        default=0.0, ge=0, le=1_000, description="weight of feature maps wherever a recipe distils"
+    )
+    layers: tuple[str, ...] = Field(default=(), description="whose outputs are matched then")
+
+    @model_validator(mode="after")
+    def _layers_for_features(self) -> Self:
+        if (self.features > 0) != bool(self.layers):
+            raise ValueError("expected layers together with features, or neither")
+        return self
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from checks.errors import ParamsError
 from pipeline.compress.configs import (
+    KINDS,
     Blocks,
     Channels,
     Distill,
@@ -127,13 +128,24 @@ def _wanted(draw: Draw, kind: str, *, optional: bool) -> bool:
     return not optional or bool(draw.suggest_categorical(kind, (True, False)))
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """Options that say something: a recipe holds none of the others."""
+    return {name: value for name, value in options.items() if value}
+
+
+def _distill(soft: float, space: RecoverSpace) -> Distill:
+    features = _given(features=space.features, layers=space.layers)
+    return Distill(soft=soft, temperature=space.temperature, **features)
+
+
 def _shrink(draw: Draw, space: Space) -> tuple[Pass, ...]:
     passes = []
     if space.blocks is not None:
         remove = draw.suggest_int("blocks.remove", *space.blocks.remove)
         if remove:
             criterion = draw.suggest_categorical("blocks.criterion", space.blocks.criteria)
-            passes.append(Pass(blocks=Blocks(remove=remove, criterion=criterion)))
+            blocks = Blocks(remove=remove, criterion=criterion, **_given(skip=space.blocks.skip))
+            passes.append(Pass(blocks=blocks))
     channels = space.channels
     if channels is not None and _wanted(draw, "channels", optional=channels.optional):
         passes.append(
@@ -143,13 +155,16 @@ def _shrink(draw: Draw, space: Space) -> tuple[Pass, ...]:
                     criterion=draw.suggest_categorical("channels.criterion", channels.criteria),
                     scope=draw.suggest_categorical("channels.scope", channels.scopes),
                     round_to=draw.suggest_categorical("channels.round_to", channels.round_to),
+                    **_given(skip=channels.skip),
                 )
             )
         )
     low_rank = space.low_rank
     if low_rank is not None and _wanted(draw, "low_rank", optional=low_rank.optional):
         reduction = _log_uniform(draw, "low_rank.macs_reduction", low_rank.macs_reduction, 3)
-        passes.append(Pass(low_rank=LowRank(macs_reduction=reduction)))
+        kinds = () if set(low_rank.kinds) == set(KINDS) else low_rank.kinds
+        options = _given(skip=low_rank.skip, kinds=kinds)
+        passes.append(Pass(low_rank=LowRank(macs_reduction=reduction, **options)))
     return tuple(passes)
 
 
@@ -163,7 +178,7 @@ def _recover(draw: Draw, space: RecoverSpace, params: Params) -> Recover:
         | {
             "epochs": draw.suggest_categorical("recover.epochs", epochs),
             "learning_rate": _log_uniform(draw, "recover.learning_rate", rates, 2),
-            "distill": Distill(soft=soft, temperature=space.temperature) if soft else None,
+            "distill": _distill(soft, space) if soft else None,
             # Without labels there is nothing to smooth.
             "label_smoothing": 0.0 if soft == 1 else train.label_smoothing,
         }

@@ -58,6 +58,28 @@ def test_draws_are_within_the_ranges_and_read_back():
             assert rung.distill is None or rung.distill.soft == 0.7
 
 
+def test_what_is_named_once_stands_in_every_recipe():
+    space = {
+        "blocks": {"remove": (1, 2), "skip": ("a",)},
+        "channels": {"macs_reduction": (1.5, 3.0), "skip": ("b",)},
+        "low_rank": {"kinds": ("spatial",), "skip": ("c",), "optional": False},
+        "recover": {"epochs": (8,), "distill": (1.0,), "features": 50.0, "layers": ("d",)},
+    }
+    recipe = draw(_Random(0), params_of(space=space), 5)
+    blocks, channels, low_rank = (entry.config for entry in recipe.shrink)
+    assert (blocks.skip, channels.skip, low_rank.skip, low_rank.kinds) == (
+        ("a",),
+        ("b",),
+        ("c",),
+        ("spatial",),
+    )
+    for rung in filter(None, recipe.recover):
+        assert (rung.distill.features, rung.distill.layers) == (50.0, ("d",))
+        # Nothing but the baseline's answers counts then, and they are not smoothed.
+        assert rung.label_smoothing == 0
+    assert "skip" not in str(draw(_Random(0), params_of(space=SPACE), 5).to_json())
+
+
 def test_epochs_are_divided_among_the_rungs():
     space = {"recover": {"epochs": (9,)}}
     recipe = draw(_Random(0), params_of(space=space), 5)
@@ -107,6 +129,8 @@ def test_a_pass_this_version_has_not_is_named(monkeypatch):
         {"rungs": (0.25, 0.5)},
         {"space": {"channels": {"macs_reduction": (3.0, 2.0)}}},
         {"space": {"recover": {"learning_rate": (0.1, 0.01)}}},
+        {"space": {"recover": {"features": 1.0}}},
+        {"space": {"low_rank": {"kinds": ("cubic",)}}},
         {"budget": {"minutes": 0.0}},
         {"nonsense": 1},
     ],
