@@ -181,7 +181,7 @@ def test_a_level_of_another_split_alone_is_known(made):
     assert "data_sha256" in said  # the evidence was made from other data
 
 
-@pytest.mark.parametrize("command", [["gate"], ["gate", "--json"], ["table"]])
+@pytest.mark.parametrize("command", [["gate"], ["gate", "--json"], ["policy", "lint"]])
 def test_an_output_that_cannot_be_written_is_one_sentence(made, repository, command):
     layout = made(losses=2)
     with Path("/dev/full").open("w") as full:
