@@ -122,6 +122,19 @@ def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="print trials.json")
 
 
+def _add_targets(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.targets import HELP
+
+    parser = commands.add_parser(
+        "targets",
+        help="load an ONNX file with every other runtime that is installed, and compare answers",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the ONNX file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -138,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("table", help="print the table of candidates of the last run")
     _add_policy_commands(commands)
     _add_search(commands)
+    _add_targets(commands)
     _add_stages(commands)
     return parser
 
@@ -174,6 +188,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
                 options.trials, options.resume, options.write, options.storage, options.jobs, options.json
             )
             return _print(*search(root, asked))
+        case "targets":
+            from leangate.targets import targets
+
+            return _print(*targets(root, options.file, as_json=options.json))
         case "table":
             from leangate.reproduce import describe_outcome
 

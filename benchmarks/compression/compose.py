@@ -49,7 +49,7 @@ EPOCHS = 2
 LABELS = recover(EPOCHS, 0.005)
 STAGES = ("network.layer1", "network.layer2", "network.layer3")
 DISTILLED = recover(
-    EPOCHS, 0.01, distill={"soft": 1.0, "temperature": 4.0, "features": 50.0, "layers": STAGES}
+    EPOCHS, 0.005, distill={"soft": 1.0, "temperature": 4.0, "features": 50.0, "layers": STAGES}
 ).model_dump()
 INT8 = StaticInt8(calibration="mse", equalize=True, float_first=True)
 
