@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -17,6 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+$(PEERS_STAMP): benchmarks/compression/neural-compressor.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $(PEERS_STAMP)
 
 env: $(STAMP) ## make the environment, pinned
 
@@ -34,9 +41,9 @@ test-fast: $(STAMP) ## all tests but the integration tests
 soundness: $(STAMP) ## plant defects into good pipelines, and print what the gates caught and let through
 	@$(BIN)/python benchmarks/soundness.py
 
-bench-compression: $(STAMP) ## compress ResNet-20 on CIFAR-10 beside the peers; needs LEANGATE_BENCH_DATA, takes 40 minutes
+bench-compression: $(STAMP) $(PEERS_STAMP) ## compress ResNet-20 on CIFAR-10 beside the peers; needs LEANGATE_BENCH_DATA, takes 40 minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	@$(BIN)/python benchmarks/compression/quantization.py
+	@LEANGATE_PEER_PYTHON=$(PEERS)/bin/python $(BIN)/python benchmarks/compression/quantization.py
 	@$(BIN)/python benchmarks/compression/compose.py --repeat --picture docs/images/compression.svg
 
 zoo: $(STAMP) ## prune a zoo of topologies, beside torch-pruning, and print what came of each
