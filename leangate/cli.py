@@ -135,6 +135,19 @@ def _add_targets(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.verify import HELP
+
+    parser = commands.add_parser(
+        "verify",
+        help="check a bundle offline: digests, and every verdict derived anew from the evidence",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -152,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_policy_commands(commands)
     _add_search(commands)
     _add_targets(commands)
+    _add_verify(commands)
     _add_stages(commands)
     return parser
 
@@ -192,6 +206,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
             from leangate.targets import targets
 
             return _print(*targets(root, options.file, as_json=options.json))
+        case "verify":
+            from leangate.verify import verify
+
+            return _print(*verify(options.bundle, as_json=options.json))
         case "table":
             from leangate.reproduce import describe_outcome
 

@@ -26,7 +26,7 @@ from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 
-__all__ = ["Judged", "judge_slot", "run"]
+__all__ = ["Judged", "count_finalists", "describe", "expect_whole", "judge_slot", "run"]
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,23 @@ def _read(layout: Layout, slot: str) -> Evidence:
     evidence = read_evidence(layout.evidence(slot), layout.timing(slot), subject)
     expect_test_split(evidence.examples, layout.data, str(layout.evidence(slot) / "examples.npz"))
     _expect_cost(layout, slot, evidence)
+    expect_whole(evidence, str(layout.evidence(slot) / "attacks.npz"))
+    return evidence
+
+
+def expect_whole(evidence: Evidence, where: str) -> None:
+    """Refuse evidence whose files contradict each other, or whose pool of attacks lacks one.
+
+    Raises:
+        EvidenceError: naming what.
+    """
     if set(evidence.attacks.names) != set(ATTACKS):
         raise EvidenceError(
             f"expected the attacks {list(ATTACKS)}, got {list(evidence.attacks.names)}",
-            where=str(layout.evidence(slot) / "attacks.npz"),
+            where=where,
             hint="a pool without its strongest attack flatters; run `dvc repro`",
         )
     expect_consistent(evidence)
-    return evidence
 
 
 def _expect_cost(layout: Layout, slot: str, evidence: Evidence) -> None:
@@ -123,10 +132,23 @@ def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
         raise ParamsError(
             f"expected one of the slots {sorted(slots)}, got {slot!r}", where="params.yaml shortlist.slots"
         )
-    finalists = max(1, sum(name is not None for name in slots.values()))
-    head: dict[str, Any] = {
+    finalists = count_finalists(slots)
+    if slots[slot] is None:
+        nothing = dict(absent(file.policy, finalists=finalists))
+        return Judged(None, _head(slot, None, file, finalists) | nothing)
+    decision, evidence = _judge(layout, slot, file, finalists)
+    return Judged(decision, describe(slot, slots[slot], file, finalists, decision, evidence))
+
+
+def count_finalists(slots: Mapping[str, object]) -> int:
+    """Return how many candidates share alpha."""
+    return max(1, sum(name is not None for name in slots.values()))
+
+
+def _head(slot: str, candidate: str | None, file: PolicyFile, finalists: int) -> dict[str, Any]:
+    return {
         "slot": slot,
-        "candidate": slots[slot],
+        "candidate": candidate,
         "policy": {"name": file.policy.name, "sha256": file.sha256},
         "plugins": dict(file.plugins),
         "alpha": file.policy.alpha,
@@ -135,16 +157,34 @@ def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
         "evidence": {},
         "most_changed": [],
     }
-    if slots[slot] is None:
-        return Judged(None, head | dict(absent(file.policy, finalists=finalists)))
-    decision, evidence = _judge(layout, slot, file, finalists)
+
+
+def describe(
+    slot: str,
+    candidate: str | None,
+    file: PolicyFile,
+    finalists: int,
+    decision: Decision,
+    evidence: Evidence | None,
+) -> dict[str, Any]:
+    """Return a decision as it is written: the same from the same evidence, whoever asks.
+
+    Args:
+        slot: Of the shortlist.
+        candidate: Its name.
+        file: The policy.
+        finalists: How many share alpha.
+        decision: What was decided.
+        evidence: On what; None if it could not be read.
+    """
+    head = _head(slot, candidate, file, finalists)
     if evidence is not None:
         head |= {
             "subject": evidence.subject.to_json(),
             "evidence": dict(evidence.files),
             "most_changed": _most_changed(evidence),
         }
-    return Judged(decision, head | decision.to_json())
+    return head | decision.to_json()
 
 
 def run(layout: Layout, params: Params, *, slot: str) -> None:

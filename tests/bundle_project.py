@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
+from checks.evidence import Subject
 from pipeline.data.dataset import data_digest
 from pipeline.files import write_bytes, write_json, write_text
 from pipeline.layout import Layout
@@ -172,10 +174,10 @@ def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, st
         header = {"schema": "leangate/scores/1", "model_sha256": subject[f"{model}_sha256"]} | data | code
         header |= {"output": "logits", "providers": {"declared": CPU, model: CPU}}
         write_table(evidence / f"{model}.npz", header, {"ids": ids, "scores": scores})
-    runs = {f"{model}:{run}": scores[:20] for model in ("baseline", "candidate") for run in RUNS}
+    runs = {f"{model}:{run}": scores[:40] for model in ("baseline", "candidate") for run in RUNS}
     effort = {"effort": {"examples": 20}}
-    header = {"schema": "leangate/contract/1"} | data | code | pair | effort
-    write_table(evidence / "contract.npz", header, {"ids": ids[:20]} | runs)
+    header = {"schema": "leangate/contract/1", "effort": {"examples": 40}} | data | code | pair
+    write_table(evidence / "contract.npz", header, {"ids": ids[:40]} | runs)
     attacks = ("pgd_on_baseline", "pgd_on_candidate", "square_on_candidate")
     grid = (len(attacks), 20)
     header = {"schema": "leangate/attacks/1", "attacks": list(attacks), "epsilon": 0.05}
@@ -427,6 +429,50 @@ def build_project(root: Path, names: Names | None = None) -> Layout:
     }
     write_json(layout.verdict, verdict)
     return layout
+
+
+LENIENT = """
+version: 1
+name: lenient
+alpha: 0.05
+alpha_fail: 0.05
+rules:
+  - {id: overall, kind: bounded, metric: accuracy_change, margin: 0.3, reason: why}
+  - {id: levels, kind: bounded, metric: accuracy_change, margin: 0.5, slices: [slant], reason: why}
+  - {id: finite, kind: assert, metric: nonfinite_outputs, max: 0, reason: why}
+  - {id: smaller, kind: assert, metric: bytes_ratio, max: 0.8, reason: why}
+  - {id: into-one, kind: screen, metric: flip_target_concentration, alarm: 0.01, reason: why, blocking: false}
+"""
+
+
+def judge_project(layout: Layout) -> None:
+    """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up."""
+    from checks.decision import decide
+    from checks.evidence import read_evidence
+    from pipeline.gate import describe
+    from pipeline.policy_file import load_policy
+    from pipeline.probes.attack import ATTACKS
+
+    table = layout.evidence("first") / "attacks.npz"
+    with np.load(table) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(str(arrays.pop("header"))) | {"attacks": list(ATTACKS)}
+    pool = (len(ATTACKS), len(arrays["ids"]))
+    arrays |= {
+        name: np.ones(pool, dtype=bool) for name in ("baseline_correct", "candidate_correct", "in_range")
+    }
+    arrays |= {"perturbation": np.zeros(pool)}
+    write_table(table, header, arrays)
+    write_text(layout.policy, LENIENT)
+    decision = json.loads(layout.decision("first").read_text())
+    subject = Subject(**decision["subject"])
+    evidence = read_evidence(layout.evidence("first"), layout.timing("first"), subject)
+    file = load_policy(layout.policy)
+    made = decide(file.checks, evidence, file.policy, finalists=1)
+    write_json(layout.decision("first"), describe("first", "half-int8", file, 1, made, evidence))
+    verdict = json.loads(layout.verdict.read_text())
+    digests = {"policy_sha256": file.sha256, "decision_sha256": sha256_file(layout.decision("first"))}
+    write_json(layout.verdict, verdict | digests)
 
 
 @cache

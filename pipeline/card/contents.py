@@ -23,6 +23,7 @@ __all__ = [
     "list_files",
     "read_bundle",
     "read_contents",
+    "read_manifest",
 ]
 
 BUNDLE_SCHEMA = "leangate/bundle/1"
@@ -43,6 +44,8 @@ TABLES = (
 
 RECORDS = ("model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
 """What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
+
+_MOST_FILES = 1_000
 
 _STALE = "the files are of different runs, or were changed; run `dvc repro`"
 
@@ -79,8 +82,22 @@ class Contents:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Return every file below `folder` by its POSIX path, in order."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    """Return every file below `folder` by its POSIX path, in order.
+
+    Raises:
+        EvidenceError: if there is no such folder, or it holds links, devices or too many files: what lies
+            elsewhere is not what ships.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise EvidenceError("expected the folder of a bundle, got none", where=str(folder))
+    found: dict[str, Path] = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise EvidenceError("expected files, got a link or a device", where=str(path))
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path
+        if len(found) > _MOST_FILES:
+            raise EvidenceError(f"expected at most {_MOST_FILES} files, got more", where=str(folder))
     return dict(sorted(found.items()))
 
 
@@ -222,6 +239,24 @@ def read_contents(folder: Path) -> Contents:
     )
 
 
+def read_manifest(folder: Path) -> Fields:
+    """Read `bundle.json` and refuse it unless the files are those it names, with their digests.
+
+    Raises:
+        EvidenceError: if a file is missing, unnamed or changed.
+        StorageError: if a file cannot be read.
+    """
+    files = list_files(folder)
+    manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
+    named = manifest.inner("files")
+    _expect(sorted({*named.value, MANIFEST}), sorted(files), "the files", str(folder))
+    for name in sorted(named.value):
+        entry = named.inner(name)
+        _expect(entry.count("bytes"), files[name].stat().st_size, "bytes", str(files[name]))
+        _expect(entry.text("sha256"), sha256_file(files[name]), "SHA-256", str(files[name]))
+    return manifest
+
+
 def read_bundle(folder: Path) -> tuple[Fields, Contents]:
     """Read a finished bundle and refuse it unless every digest of its manifest holds.
 
@@ -232,14 +267,7 @@ def read_bundle(folder: Path) -> tuple[Fields, Contents]:
         EvidenceError: if a file is missing, unnamed, changed, or about something else.
         StorageError: if a file cannot be read.
     """
-    manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
-    named = manifest.inner("files")
-    files = list_files(folder)
-    _expect(sorted({*named.value, MANIFEST}), sorted(files), "the files", str(folder))
-    for name in sorted(named.value):
-        entry = named.inner(name)
-        _expect(entry.count("bytes"), files[name].stat().st_size, "bytes", str(files[name]))
-        _expect(entry.text("sha256"), sha256_file(files[name]), "SHA-256", str(files[name]))
+    manifest = read_manifest(folder)
     contents = read_contents(folder)
     for name in ("candidate", "onnx_sha256", "policy_sha256", "decision_sha256"):
         _expect(contents.verdict.text(name), manifest.text(name), name, manifest.where)

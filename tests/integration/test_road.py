@@ -137,6 +137,13 @@ def test_first_run_proves_and_registers(road: Path):
     assert half["bytes"] * 5 <= candidates["baseline"]["bytes"]
 
 
+def test_the_bundle_is_verified_from_its_files_alone(road: Path):
+    bundle = road / "clone" / "artifacts" / "bundle"
+    done = _leangate(road, "verify", str(bundle))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("verified")
+
+
 def test_registered_model_loads_and_predicts(road: Path):
     done = _run([sys.executable, "examples/predict_registered.py"], road, MLFLOW_DISABLE_TELEMETRY="true")
     assert done.returncode == 0, done.stderr

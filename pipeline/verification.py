@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle checked from its own files alone: digests, chain, every verdict derived anew from the evidence.
+
+Nothing is run and nothing is asked of a server: numpy and the pure checks are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from checks.canonical import dumps, read_json
+from checks.decision import decide
+from checks.errors import EvidenceError
+from pipeline.card.contents import CARD, Contents, read_contents, read_manifest
+from pipeline.card.model_card import model_card
+from pipeline.fields import Fields
+from pipeline.gate import count_finalists, describe, expect_whole
+from pipeline.params import Bundle
+from pipeline.policy_file import load_policy
+
+__all__ = ["Step", "verify_bundle"]
+
+_CHANGED = "the bundle was changed after it was made, or made by another version"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was checked, and holds.
+
+    Attributes:
+        name: In a word or two.
+        said: What holds.
+    """
+
+    name: str
+    said: str
+
+
+def _named(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Every finding and measurement under a name of its own, and the rest of a decision under its key."""
+    found = {key: entry for key, entry in value.items() if key not in ("findings", "measurements")}
+    for key in ("findings", "measurements"):
+        for index, entry in enumerate(value.get(key, ())):
+            what = entry.get("rule") or entry.get("metric")
+            found[f"{key}[{index}] {what} on {entry.get('slice')}"] = entry
+    return found
+
+
+def _without_words(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision without its sentences, which another version may word otherwise."""
+    findings = [
+        {key: part for key, part in entry.items() if key != "message"} for entry in value.get("findings", ())
+    ]
+    return dict(value) | {"findings": findings}
+
+
+def _expect_same(recorded: Mapping[str, Any], derived: Mapping[str, Any], where: str) -> None:
+    if dumps(recorded) == dumps(derived):
+        return
+    one, other = _named(recorded), _named(derived)
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    more = f", and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    raise EvidenceError(
+        f"expected what follows from the evidence, got another {'; '.join(differing[:_SHOWN])}{more}",
+        where=where,
+        hint=_CHANGED,
+    )
+
+
+def _expect_named(manifest: Fields, contents: Contents) -> None:
+    """Hold what the manifest says of its files against the files."""
+    want: dict[str, Any] = {
+        name: contents.verdict.text(name)
+        for name in ("slot", "candidate", "onnx_sha256", "policy_sha256", "decision_sha256")
+    }
+    want |= {
+        "subject": contents.evidence.subject.to_json(),
+        "passes": contents.compression.value["passes"],
+    }
+    for name, value in want.items():
+        if manifest.value.get(name) != value:
+            raise EvidenceError(
+                f"expected {name} as in the files it names, got another",
+                where=f"{manifest.where} {name}",
+                hint=_CHANGED,
+            )
+
+
+def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
+    """Judge the evidence under the policy as the stage `gate` did."""
+    file = load_policy(folder / "policy.yaml")
+    slots = read_json(folder / "records" / "shortlist.json")["slots"]
+    slot, finalists = contents.verdict.text("slot"), count_finalists(slots)
+    expect_whole(contents.evidence, str(folder / "evidence"))
+    decision = decide(file.checks, contents.evidence, file.policy, finalists=finalists)
+    return describe(slot, slots[slot], file, finalists, decision, contents.evidence)
+
+
+def _provider(manifest: Fields) -> Bundle:
+    declared = dict(manifest.inner("declared").value)
+    # JSON has lists where the section holds a tuple.
+    limitations = declared.get("limitations")
+    try:
+        return Bundle.model_validate(
+            declared | {"limitations": tuple(limitations) if isinstance(limitations, list) else limitations}
+        )
+    except ValidationError as error:
+        keys = [".".join(map(str, entry["loc"])) for entry in error.errors()]
+        raise EvidenceError(
+            f"expected what the provider declares, got wrong {', '.join(keys)}",
+            where=f"{manifest.where} declared",
+            hint=_CHANGED,
+        ) from error
+
+
+def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:
+    want = model_card(contents, _provider(manifest)).encode()
+    if (folder / CARD).read_bytes() != want:
+        raise EvidenceError(
+            "expected the card that follows from the evidence, got another text",
+            where=str(folder / CARD),
+            hint=_CHANGED,
+        )
+
+
+def verify_bundle(folder: Path) -> Iterator[Step]:
+    """Check a bundle step by step; each is yielded once it holds.
+
+    Args:
+        folder: The bundle.
+
+    Raises:
+        EvidenceError: at the first thing that does not hold.
+        PolicyError: if the policy is none.
+        CheckError: if the policy names a check of a distribution that is not installed.
+        StorageError: if a file cannot be read.
+    """
+    manifest = read_manifest(folder)
+    files = manifest.inner("files")
+    total = sum(files.inner(name).count("bytes") for name in files.value)
+    yield Step("files", f"{len(files.value)} files, {total:,} bytes, each with its SHA-256")
+    contents = read_contents(folder)
+    _expect_named(manifest, contents)
+    yield Step(
+        "subject",
+        f"decision, policy, records and evidence are about model.onnx {contents.digest('model.onnx')}",
+    )
+    derived = _derive(folder, contents)
+    maker = manifest.inner("environment").text("leangate")
+    same_version = maker == metadata.version("leangate")
+    recorded = contents.decision.value
+    if not same_version:
+        recorded, derived = _without_words(recorded), _without_words(derived)
+    _expect_same(recorded, derived, str(folder / "decision.json"))
+    findings, measurements = derived["findings"], derived["measurements"]
+    yield Step(
+        "verdicts",
+        f"{len(findings)} findings and {len(measurements)} measurements follow from the evidence",
+    )
+    if same_version:
+        _expect_card(folder, manifest, contents)
+        yield Step("card", f"{CARD} says what follows from the evidence, and nothing else")
+    else:
+        yield Step("card", f"not compared: leangate {maker} worded {CARD}, and this is another version")
