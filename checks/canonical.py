@@ -14,6 +14,7 @@ __all__ = [
     "MAX_JSON_BYTES",
     "dumps",
     "read_json",
+    "read_json_text",
     "refuse_constant",
     "sha256_bytes",
     "sha256_file",
@@ -85,12 +86,21 @@ def read_json(path: Path) -> Any:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise EvidenceError(f"expected at most {MAX_JSON_BYTES} bytes, got {size}", where=str(path))
-        return json.loads(
-            path.read_text(encoding="utf-8"),
-            parse_constant=refuse_constant,
-            object_pairs_hook=_unique_keys,
-        )
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise EvidenceError(f"expected a readable file, got {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise EvidenceError(f"expected JSON, got {error}", where=str(path)) from error
+    return read_json_text(text, str(path))
+
+
+def read_json_text(text: str, where: str = "") -> Any:
+    """Read JSON, refusing duplicate keys and non-finite numbers.
+
+    Raises:
+        EvidenceError: if it is not such JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise EvidenceError(f"expected JSON, got {error}", where=where) from error

@@ -145,7 +145,31 @@ def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
+    parser.add_argument(
+        "--trust", type=Path, metavar="KEYS", help="folder of public keys (*.pub, *.pem), or one of them"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.keys import KEYS_HELP, SIGN_HELP
+
+    keys = commands.add_parser("keys", help="make a key pair")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser(
+        "new",
+        help="write a new key pair into a folder",
+        description=KEYS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument("folder", type=Path, metavar="FOLDER")
+    parser = commands.add_parser(
+        "sign",
+        help="sign a bundle",
+        description=SIGN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -165,6 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_policy_commands(commands)
     _add_search(commands)
     _add_targets(commands)
+    _add_signing(commands)
     _add_verify(commands)
     _add_stages(commands)
     return parser
@@ -209,7 +234,15 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
         case "verify":
             from leangate.verify import verify
 
-            return _print(*verify(options.bundle, as_json=options.json))
+            return _print(*verify(options.bundle, options.trust, as_json=options.json))
+        case "keys":
+            from leangate.keys import new_keys
+
+            return _print(*new_keys(options.folder))
+        case "sign":
+            from leangate.keys import sign
+
+            return _print(*sign(root, options.bundle))
         case "table":
             from leangate.reproduce import describe_outcome
 

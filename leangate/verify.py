@@ -18,7 +18,8 @@ __all__ = ["HELP", "verify"]
 
 HELP = """Check a bundle from its own files alone, without network, MLflow, torch or ONNX Runtime: that every
 file has the digest it is named with; that decision, policy, records and evidence are about this ONNX
-file; that every measurement and verdict follows from the evidence; that the card says nothing else.
+file; that every measurement and verdict follows from the evidence; that the card says nothing else;
+and, with --trust, that one of the keys there signed all of it.
 
 exit codes:
   0  all of it holds
@@ -37,11 +38,11 @@ def _table(steps: list[Step], error: LeanGateError | None) -> Table:
     return Table(heads=("", "Step", "What was checked"), rows=rows, styles=styles)
 
 
-def verify(folder: Path, *, as_json: bool) -> tuple[str, int]:
+def verify(folder: Path, trust: Path | None, *, as_json: bool) -> tuple[str, int]:
     """Return what to print, and the exit code.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: if there is no such folder, or no key to trust.
         LeanGateError: if it cannot be checked.
     """
     from checks.errors import EvidenceError, InputError, PolicyError
@@ -54,10 +55,16 @@ def verify(folder: Path, *, as_json: bool) -> tuple[str, int]:
             where=str(folder),
             hint="name the folder that the stage `bundle` writes, artifacts/bundle",
         )
+    trusted = None
+    if trust is not None:
+        from pipeline.attestation.keys import read_trusted
+
+        trusted = read_trusted(trust)
     steps: list[Step] = []
     error: LeanGateError | None = None
     try:
-        steps += verify_bundle(folder)
+        for step in verify_bundle(folder, trusted):
+            steps.append(step)  # noqa: PERF402 - what held before one does not is shown
     except (EvidenceError, PolicyError) as caught:
         error = caught
     if as_json:

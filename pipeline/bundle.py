@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -12,7 +13,16 @@ from typing import Any
 
 from checks.canonical import sha256_file
 from checks.errors import EvidenceError
-from pipeline.card.contents import BUNDLE_SCHEMA, CARD, MANIFEST, TABLES, Contents, list_files, read_contents
+from pipeline.card.contents import (
+    BUNDLE_SCHEMA,
+    CARD,
+    MANIFEST,
+    TABLES,
+    Contents,
+    list_files,
+    read_bundle,
+    read_contents,
+)
 from pipeline.card.model_card import model_card
 from pipeline.data.dataset import data_digest
 from pipeline.fields import read_fields
@@ -168,11 +178,26 @@ def _manifest(folder: Path, contents: Contents, params: Params) -> dict[str, Any
     }
 
 
+def _sign(folder: Path, layout: Layout) -> None:
+    """Sign the finished bundle, where the environment names a key."""
+    from pipeline.attestation.keys import find_signer
+
+    signer = find_signer(os.environ)
+    if signer is None:
+        return
+    from pipeline.attestation.envelopes import attest
+    from pipeline.attestation.origin import read_origin
+
+    manifest, contents = read_bundle(folder)
+    attest(folder, manifest, contents, read_origin(layout.root), signer)
+
+
 def run(layout: Layout, params: Params) -> None:
     """Write the bundle: copies first, then judge the copies, so that what was hashed is what ships.
 
     Raises:
         EvidenceError: if any file is not the one the decision was about; nothing is written then.
+        InputError: if the environment names a key that is none.
         StorageError: if a file cannot be read or written.
     """
     slot = _slot(layout)
@@ -189,3 +214,4 @@ def run(layout: Layout, params: Params) -> None:
         _check_originals(layout, contents)
         write_text(folder / CARD, model_card(contents, params.bundle))
         write_json(folder / MANIFEST, _manifest(folder, contents, params))
+        _sign(folder, layout)

@@ -10,19 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from checks.canonical import dumps, read_json
 from checks.decision import decide
 from checks.errors import EvidenceError
-from pipeline.card.contents import CARD, Contents, read_contents, read_manifest
+from pipeline.card.contents import ATTESTATIONS, CARD, Contents, read_contents, read_manifest
 from pipeline.card.model_card import model_card
 from pipeline.fields import Fields
 from pipeline.gate import count_finalists, describe, expect_whole
 from pipeline.params import Bundle
 from pipeline.policy_file import load_policy
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
 
 __all__ = ["Step", "verify_bundle"]
 
@@ -130,11 +133,33 @@ def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:
         )
 
 
-def verify_bundle(folder: Path) -> Iterator[Step]:
+def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | None) -> Step:
+    """Check the attestations; only with keys to trust do they have to be there."""
+    if trusted is None and not (folder / ATTESTATIONS).exists():
+        return Step("signatures", "none; anyone could have made these files")
+    from pipeline.attestation.envelopes import read_signed
+
+    signed = read_signed(folder, contents, trusted or {})
+    stated = f"{len(signed.predicates)} statements are about these files"
+    if trusted is None:
+        by = ", ".join(key[:16] for key in signed.strangers)
+        return Step("signatures", f"{stated}; said to be signed by {by}, which --trust would check")
+    if not signed.keys:
+        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
+        raise EvidenceError(
+            f"expected every statement signed by one of {len(trusted)} trusted keys, got signatures of {by}",
+            where=str(folder / ATTESTATIONS),
+            hint="name the folder of the maker's public key with --trust",
+        )
+    return Step("signatures", f"{stated}, signed by {', '.join(key[:16] for key in signed.keys)}")
+
+
+def verify_bundle(folder: Path, trusted: Mapping[str, Key] | None = None) -> Iterator[Step]:
     """Check a bundle step by step; each is yielded once it holds.
 
     Args:
         folder: The bundle.
+        trusted: Public keys by their ids, of which one must have signed; None asks for no signature.
 
     Raises:
         EvidenceError: at the first thing that does not hold.
@@ -169,3 +194,4 @@ def verify_bundle(folder: Path) -> Iterator[Step]:
         yield Step("card", f"{CARD} says what follows from the evidence, and nothing else")
     else:
         yield Step("card", f"not compared: leangate {maker} worded {CARD}, and this is another version")
+    yield _signatures(folder, contents, trusted)

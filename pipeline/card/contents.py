@@ -14,6 +14,7 @@ from pipeline.decision_file import DECISION_SCHEMA
 from pipeline.fields import Fields, read_fields
 
 __all__ = [
+    "ATTESTATIONS",
     "BUNDLE_SCHEMA",
     "CARD",
     "MANIFEST",
@@ -29,6 +30,7 @@ __all__ = [
 BUNDLE_SCHEMA = "leangate/bundle/1"
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
+ATTESTATIONS = "attestations.jsonl"
 
 TABLES = (
     "examples.npz",
@@ -45,6 +47,8 @@ TABLES = (
 RECORDS = ("model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
 """What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
 
+_ABOUT = (CARD, MANIFEST, ATTESTATIONS)
+"""What describes the other files."""
 _MOST_FILES = 1_000
 
 _STALE = "the files are of different runs, or were changed; run `dvc repro`"
@@ -109,7 +113,7 @@ def _expect(want: object, came: object, what: str, where: str) -> None:
 def _expect_files(folder: Path, came: set[str]) -> None:
     want = {"model.onnx", "decision.json", "policy.yaml", "data-findings.json"}
     want |= {f"evidence/{name}" for name in TABLES} | {f"records/{name}.json" for name in RECORDS}
-    _expect(sorted(want), sorted(came - {CARD, MANIFEST}), "the files", str(folder))
+    _expect(sorted(want), sorted(came - {CARD, MANIFEST, ATTESTATIONS}), "the files", str(folder))
 
 
 def _check_model(model: Fields, sha256: str, size: int) -> None:
@@ -193,7 +197,7 @@ def read_contents(folder: Path) -> Contents:
     """
     files = list_files(folder)
     _expect_files(folder, set(files))
-    digests = {name: sha256_file(path) for name, path in files.items() if name not in (CARD, MANIFEST)}
+    digests = {name: sha256_file(path) for name, path in files.items() if name not in _ABOUT}
     records = {
         name: read_fields(
             folder / "records" / f"{name}.json", f"leangate/{'model' if name == 'baseline' else name}/1"
@@ -249,7 +253,8 @@ def read_manifest(folder: Path) -> Fields:
     files = list_files(folder)
     manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
     named = manifest.inner("files")
-    _expect(sorted({*named.value, MANIFEST}), sorted(files), "the files", str(folder))
+    # Signatures are put around the whole, the manifest included.
+    _expect(sorted({*named.value, MANIFEST}), sorted({*files} - {ATTESTATIONS}), "the files", str(folder))
     for name in sorted(named.value):
         entry = named.inner(name)
         _expect(entry.count("bytes"), files[name].stat().st_size, "bytes", str(files[name]))

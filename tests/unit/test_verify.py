@@ -56,7 +56,8 @@ def _mend(bundle):
 
 
 def test_a_bundle_as_it_was_made_is_verified_step_by_step(original, capsys):
-    assert [step.name for step in verify_bundle(original)] == ["files", "subject", "verdicts", "card"]
+    names = [step.name for step in verify_bundle(original)]
+    assert names == ["files", "subject", "verdicts", "card", "signatures"]
     assert main(["verify", str(original)]) == 0
     said = capsys.readouterr().out
     assert said.rstrip().endswith("verified")
@@ -77,7 +78,7 @@ def test_any_byte_that_changes_is_found(bundle):
         with pytest.raises(LeanGateError):
             list(verify_bundle(bundle))
         path.write_bytes(kept)
-    assert len(list(verify_bundle(bundle))) == 4
+    assert len(list(verify_bundle(bundle))) == 5
 
 
 def _better(value):
@@ -142,7 +143,8 @@ def test_the_words_of_another_version_are_not_compared(bundle):
     _edit(bundle / "bundle.json", lambda value: value["environment"].update(leangate="0.0.1"))
     _edit(bundle / "decision.json", lambda value: value["findings"][0].update(message="Worded otherwise."))
     _mend(bundle)
-    assert "not compared" in list(verify_bundle(bundle))[-1].said
+    said = {step.name: step.said for step in verify_bundle(bundle)}
+    assert "not compared" in said["card"]
     _edit(bundle / "decision.json", lambda value: value["findings"][0].update(verdict="NO-FINDING"))
     _mend(bundle)
     with pytest.raises(EvidenceError):

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leangate keys new` and `leangate sign`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["KEYS_HELP", "SIGN_HELP", "new_keys", "sign"]
+
+KEYS_HELP = """Write a new Ed25519 key pair: leangate.key, for its owner alone, and leangate.pub, for whoever
+verifies. Never overwrites a key.
+"""
+
+SIGN_HELP = """Sign a bundle: three in-toto statements (how it was made, what the gate saw, what was decided)
+in DSSE envelopes, in attestations.jsonl. The key is LEANGATE_SIGNING_KEY (a file, or PEM), or a command
+that signs (LEANGATE_SIGNING_COMMAND with LEANGATE_SIGNING_PUBLIC_KEY). With one of them set, the stage
+`bundle` signs by itself. Run it in the folder of dvc.yaml.
+"""
+
+
+def new_keys(folder: Path) -> tuple[str, int]:
+    """Make keys; return what to print, and the exit code."""
+    from pipeline.attestation.keys import PRIVATE, PUBLIC, make_keys
+
+    key_id = make_keys(folder)
+    text = (
+        f"key {key_id}\n"
+        f"private  {folder / PRIVATE}  keep it secret: export LEANGATE_SIGNING_KEY={folder / PRIVATE}\n"
+        f"public   {folder / PUBLIC}  for others: leangate verify BUNDLE --trust {folder / PUBLIC}\n"
+    )
+    return text, 0
+
+
+def sign(root: Path, bundle: Path) -> tuple[str, int]:
+    """Sign a bundle anew; return what to print, and the exit code.
+
+    Raises:
+        InputError: if nothing says what signs.
+        LeanGateError: if the bundle is not whole.
+    """
+    from checks.errors import InputError
+    from pipeline.attestation.envelopes import attest
+    from pipeline.attestation.keys import KEY_VARIABLES, find_signer
+    from pipeline.attestation.origin import read_origin
+    from pipeline.card.contents import ATTESTATIONS, read_bundle
+
+    signer = find_signer(os.environ)
+    if signer is None:
+        raise InputError(
+            f"expected {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]} in the environment, got neither",
+            where="leangate sign",
+            hint="leangate keys new FOLDER makes a key",
+        )
+    manifest, contents = read_bundle(bundle)
+    attest(bundle, manifest, contents, read_origin(root), signer)
+    return f"{bundle / ATTESTATIONS}  signed by {signer.public_key.keyid}\n", 0

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ed25519 keys: made, read from a file or the environment, or held by a command that signs."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shlex
+import stat
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checks.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key, Signature, Signer
+
+__all__ = ["KEY_VARIABLES", "PRIVATE", "PUBLIC", "find_signer", "make_keys", "read_trusted"]
+
+PRIVATE, PUBLIC = "leangate.key", "leangate.pub"
+KEY_VARIABLES = ("LEANGATE_SIGNING_KEY", "LEANGATE_SIGNING_COMMAND", "LEANGATE_SIGNING_PUBLIC_KEY")
+
+_MAX_BYTES = 64 * 1024
+_MAX_KEYS = 1_000
+_SECONDS = 60
+_SIGNATURE_BYTES = 64
+_PEM = re.compile(r"\s*-----BEGIN [A-Z ]+-----")
+
+
+def make_keys(folder: Path) -> str:
+    """Write a new key pair into `folder`, the private key for its owner alone, and return the key's id.
+
+    Raises:
+        InputError: if a key is there already: what it signed could not be signed again.
+        StorageError: if the files cannot be written.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+    from securesystemslib.signer import SSlibKey
+
+    for name in (PRIVATE, PUBLIC):
+        if (folder / name).exists():
+            raise InputError(
+                "expected no key there yet, got one",
+                where=str(folder / name),
+                hint="name another folder; keys are never overwritten",
+            )
+    private = Ed25519PrivateKey.generate()
+    secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    shown = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data, mode in ((PUBLIC, shown, 0o644), (PRIVATE, secret, 0o600)):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+    except OSError as error:
+        raise StorageError(
+            f"expected to write the keys, got {error.strerror}", where=str(error.filename or folder)
+        ) from error
+    key_id: str = SSlibKey.from_crypto(private.public_key()).keyid
+    return key_id
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise InputError(f"expected {what}, got no such file", where=str(path))
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"expected {what}, got a file over {_MAX_BYTES} bytes", where=str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"expected {what}, got {error.strerror}", where=str(path)) from error
+
+
+def _public_key(data: bytes, where: str) -> Key:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from securesystemslib.signer import SSlibKey
+
+    try:
+        key = load_pem_public_key(data)
+    except Exception as error:  # several classes, without a base of their own
+        raise InputError("expected an Ed25519 public key in PEM, got something else", where=where) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise InputError(f"expected an Ed25519 public key, got {type(key).__name__}", where=where)
+    return SSlibKey.from_crypto(key)
+
+
+def read_trusted(path: Path) -> dict[str, Key]:
+    """Return the public keys of a folder (`*.pub`, `*.pem`), or of one file, by their ids.
+
+    Raises:
+        InputError: if there is none, or a file is no Ed25519 public key.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".pub", ".pem"))
+        if not files or len(files) > _MAX_KEYS:
+            raise InputError(
+                f"expected 1 to {_MAX_KEYS} public keys (*.pub, *.pem), got {len(files)}", where=str(path)
+            )
+    else:
+        files = [path]
+    keys = [_public_key(_read(file, "a public key"), str(file)) for file in files]
+    return {key.keyid: key for key in keys}
+
+
+class _CommandSigner:
+    """Signs by a command: it gets the bytes on standard input, and answers the signature in base64."""
+
+    def __init__(self, command: str, public_key: Key) -> None:
+        self._command, self.public_key = shlex.split(command), public_key
+
+    def sign(self, payload: bytes) -> Signature:
+        """Return the signature, checked.
+
+        Raises:
+            InputError: if the command fails, or answers no signature of this key.
+        """
+        from securesystemslib.exceptions import UnverifiedSignatureError
+        from securesystemslib.signer import Signature
+
+        where = "LEANGATE_SIGNING_COMMAND"
+        try:
+            # The user's own words, from the user's own environment; no shell reads them.
+            done = subprocess.run(  # noqa: S603
+                self._command, input=payload, capture_output=True, check=True, timeout=_SECONDS
+            )
+            raw = base64.b64decode(done.stdout.strip(), validate=True)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise InputError(
+                f"expected a signature in base64 from the command, got {type(error).__name__}", where=where
+            ) from error
+        if len(raw) != _SIGNATURE_BYTES:
+            raise InputError(f"expected {_SIGNATURE_BYTES} bytes of Ed25519, got {len(raw)}", where=where)
+        signature = Signature(self.public_key.keyid, raw.hex())
+        try:
+            self.public_key.verify_signature(signature, payload)
+        except UnverifiedSignatureError as error:
+            raise InputError(
+                "expected a signature of LEANGATE_SIGNING_PUBLIC_KEY, got one of another key", where=where
+            ) from error
+        return signature
+
+
+def _file_signer(text: str) -> Signer:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from securesystemslib.signer import CryptoSigner
+
+    if _PEM.match(text):
+        data, where = text.encode(), "LEANGATE_SIGNING_KEY"
+    else:
+        path = Path(text)
+        data, where = _read(path, "a private key"), text
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise InputError(
+                "expected a private key that its owner alone may read, got one that others may",
+                where=where,
+                hint=f"chmod 600 {text}",
+            )
+    try:
+        key = load_pem_private_key(data, password=None)
+    except Exception as error:  # several classes, without a base of their own; none may show the key
+        raise InputError("expected an Ed25519 private key in PEM, got something else", where=where) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InputError(f"expected an Ed25519 private key, got {type(key).__name__}", where=where)
+    return CryptoSigner(key)
+
+
+def find_signer(environment: Mapping[str, str]) -> Signer | None:
+    """Return what signs here, or None if nobody said.
+
+    `LEANGATE_SIGNING_KEY` is a private key in PEM, or the file that holds one. Or `LEANGATE_SIGNING_COMMAND`
+    is a command that signs standard input, of a key service say, and `LEANGATE_SIGNING_PUBLIC_KEY` the file
+    of its public key.
+
+    Raises:
+        InputError: naming the variable, if what it says is no Ed25519 key.
+    """
+    key, command, public = (environment.get(name, "") for name in KEY_VARIABLES)
+    if key and command:
+        raise InputError(f"expected one of {KEY_VARIABLES[0]} and {KEY_VARIABLES[1]}, got both")
+    if key:
+        return _file_signer(key)
+    if command:
+        if not public:
+            raise InputError(f"expected {KEY_VARIABLES[2]} with {KEY_VARIABLES[1]}, got none")
+        return _CommandSigner(command, _public_key(_read(Path(public), "a public key"), public))
+    return None
