@@ -194,7 +194,7 @@ def remove_blocks(module: nn.Module, config: Blocks, context: Context) -> Applie
     images, labels = context.examples()
     few = images[:2]
     found = find_blocks(original, few)
-    skipped = kept_apart(config.skip, found, "blocks.skip")
+    skipped = kept_apart(config.skip, found, "blocks.skip", module=original, before=context.teacher)
     left = [name for name in found if name not in skipped]
     _expect_enough(left, found, config)
     shorter, removed = original, list[dict[str, Any]]()

@@ -69,7 +69,7 @@ class _Job:
         return f"{self.method}.{self.config.target[0]}_reduction"
 
 
-def _held_by_user(module: nn.Module, skip: tuple[str, ...], where: str) -> dict[str, str]:
+def _held_by_user(module: nn.Module, before: nn.Module, skip: tuple[str, ...], where: str) -> dict[str, str]:
     """Return the parameters below the layers a user wants left as they are."""
     known = {
         name: layer
@@ -79,7 +79,7 @@ def _held_by_user(module: nn.Module, skip: tuple[str, ...], where: str) -> dict[
     first = {id(tensor): name for name, tensor in reversed(list(module.named_parameters()))}
     return {
         first[id(tensor)]: "named under skip"
-        for name in sorted(kept_apart(skip, known, where))
+        for name in sorted(kept_apart(skip, known, where, module=module, before=before))
         for tensor in known[name].parameters()
     }
 
@@ -196,7 +196,7 @@ def _prune(job: _Job) -> Applied:
     config, context, module = job.config, job.context, job.module
     images, labels = context.examples()
     load_criterion(config.criterion, f"{job.method}.criterion")
-    hold = _held_by_user(module, config.skip, f"{job.method}.skip")
+    hold = _held_by_user(module, context.teacher, config.skip, f"{job.method}.skip")
     graph = trace_channels(module, images[:2], hold, job.method)
     job.held |= graph.held
     target = target_of(config, context)

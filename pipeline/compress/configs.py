@@ -295,7 +295,13 @@ def _expect_student_first(recipe: tuple[Pass, ...]) -> None:
             f"expected student as the first pass, got it at [{index}] after {methods[:index]}: it takes the "
             "place of the network that they changed"
         )
-    if "student" in methods and not set(methods) & set(_TRAINS):
+    trained = [
+        training.epochs
+        for entry in recipe
+        if entry.method in _TRAINS
+        for training in [entry.recover or entry.config.recover]
+    ]
+    if "student" in methods and not any(trained):
         raise ValueError(
             f"expected one of {', '.join(_TRAINS)} after student, got none: it has not learned anything yet"
         )

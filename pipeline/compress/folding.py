@@ -11,6 +11,9 @@ from pipeline.compress.graphs import Graph, Layer
 __all__ = ["fold_batch_norms", "fold_input_scale", "input_arithmetic"]
 
 _ELEMENTWISE = ("Add", "Div", "Mul", "Sub")
+_RANK = 4
+_ALIKE = 1.5
+"""Largest ratio of two channels' scales; a factor of 2 would cost the one a bit."""
 
 
 def _shape_along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
@@ -110,14 +113,14 @@ def _as_affine(
 def fold_input_scale(graph: Graph) -> bool:
     """Make the scale of pixels part of the convolution that reads them, in place; their shift stays.
 
-    `W (s x + t) = (W s) (x + t / s)`, at the borders too, since zeros are what is padded either way. Integer
-    arithmetic would round the pixels once more for each operation.
+    `W (s x + t) = (W s) (x + t / s)`, at the borders too, since zeros are what is padded either way. That is
+    one operation less. Scales that differ much are left: one range for all would round the small ones.
 
     Returns:
         Whether there was anything to fold.
     """
     nodes = input_arithmetic(graph)
-    if not nodes:
+    if not nodes or graph.has_subgraphs():
         return False
     readers = graph.readers()[nodes[-1].output[0]]
     first = next((layer for layer in graph.layers(("Conv",)) if readers == [layer.node]), None)
@@ -129,10 +132,13 @@ def fold_input_scale(graph: Graph) -> bool:
         return False
     weight = graph.weights(first.weight).astype(np.float64)
     channels = weight.shape[1] * first.groups
+    shape = [entry.dim_value for entry in graph.model.graph.input[0].type.tensor_type.shape.dim]
     affine = _as_affine(graph, nodes, channels)
-    if affine is None:
+    if affine is None or len(shape) != _RANK or shape[1] != channels:
         return False
     scale, shift = affine
+    if np.abs(scale).max() > _ALIKE * np.abs(scale).min():
+        return False
     groups = weight.reshape(first.groups, -1, *weight.shape[1:])
     scaled = groups * scale.reshape(first.groups, 1, -1, *[1] * (weight.ndim - 2))
     graph.set_constant(graph.own_constant(first.node, 1), scaled.reshape(weight.shape).astype(np.float32))
@@ -145,7 +151,7 @@ def fold_input_scale(graph: Graph) -> bool:
             offset, (shift / scale).astype(np.float32).reshape(1, -1, *[1] * (weight.ndim - 2))
         )
         graph.nodes.insert(
-            0, onnx.helper.make_node("Add", [pixels, offset], [shifted], graph.fresh_name("Add"))
+            0, onnx.helper.make_node("Add", [pixels, offset], [shifted], graph.fresh_node("shift"))
         )
         first.node.input[0] = shifted
     return True

@@ -109,6 +109,17 @@ class Graph:
             name for name in (f"{stem}.{index}" for index in range(len(taken) + 1)) if name not in taken
         )
 
+    def fresh_node(self, stem: str) -> str:
+        """Return a name that no node of the graph has."""
+        taken = {node.name for node in self.nodes}
+        names = (stem, *(f"{stem}.{index}" for index in range(len(taken) + 1)))
+        return next(name for name in names if name not in taken)
+
+    def has_subgraphs(self) -> bool:
+        """Whether a node holds a graph of its own, which may read values that `readers` does not see."""
+        kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        return any(entry.type in kinds for node in self.nodes for entry in node.attribute)
+
     def producers(self) -> dict[str, onnx.NodeProto]:
         """Return the node that makes each value."""
         return {name: node for node in self.nodes for name in node.output if name}

@@ -18,23 +18,39 @@ _PREFIX = "network."
 _SHOWN = 5
 
 
-def kept_apart(skip: Iterable[str], names: Collection[str], where: str) -> frozenset[str]:
+def _named(entry: str, names: Iterable[str]) -> set[str]:
+    """The names that an entry is, or is a module around."""
+    roots = (entry, _PREFIX + entry)
+    inside = tuple(f"{root}." for root in roots)
+    return {name for name in names if name in roots or name.startswith(inside)}
+
+
+def _with_weights(network: nn.Module) -> list[str]:
+    """Names of what has parameters: an identity may stand where a block was."""
+    return [name for name, layer in network.named_modules() if any(True for _ in layer.parameters())]
+
+
+def kept_apart(
+    skip: Iterable[str], names: Collection[str], where: str, *, module: nn.Module, before: nn.Module
+) -> frozenset[str]:
     """Return which of `names` are skipped.
 
     Args:
         skip: Names of layers, or of modules that hold them; with or without the leading `network.`.
         names: What the pass could change.
         where: Key of the option, for messages.
+        module: The network as it is.
+        before: The baseline: what an earlier pass has removed of it is left alone already.
 
     Raises:
         ParamsError: if an entry names nothing the pass could change.
     """
     skipped: set[str] = set()
+    here, once = (_with_weights(network) for network in (module, before))
     for entry in skip:
-        roots = (entry, _PREFIX + entry)
-        found = {
-            name for name in names if name in roots or name.startswith(tuple(f"{root}." for root in roots))
-        }
+        found = _named(entry, names)
+        if not found and _named(entry, once) and not _named(entry, here):
+            continue
         if not found:
             known = sorted(name.removeprefix(_PREFIX) for name in names)
             close = difflib.get_close_matches(entry, known, n=3, cutoff=0.4) or known[:_SHOWN]

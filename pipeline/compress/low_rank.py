@@ -9,6 +9,7 @@ comes closer to the weight in the Frobenius norm (Eckart and Young 1936).
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -164,16 +165,18 @@ def _calls(
 
 
 def _choices(
-    module: nn.Module, config: LowRank, image: torch.Tensor, counted: str = "macs"
+    module: nn.Module, config: LowRank, image: torch.Tensor, counted: str, before: nn.Module
 ) -> dict[str, _Choice]:
     kinds = {name: _kind(layer) for name, layer in module.named_modules()}
+    uses = Counter(id(layer.weight) for layer in module.modules() if _kind(layer))
     layers: dict[str, Any] = {
         name: layer
         for name, layer in module.named_modules()
-        # Two full factors would bring back every weight that was pruned.
-        if kinds[name] in config.kinds and not holds_zeros(layer)
+        # Two full factors would bring back every weight that was pruned; tied ones would come apart.
+        if kinds[name] in config.kinds and not holds_zeros(layer) and uses[id(layer.weight)] == 1
     }
-    skipped = kept_apart(config.skip, [name for name, kind in kinds.items() if kind], "low_rank.skip")
+    names = [name for name, kind in kinds.items() if kind]
+    skipped = kept_apart(config.skip, names, "low_rank.skip", module=module, before=before)
     layers = {name: layer for name, layer in layers.items() if name not in skipped}
     choices = {}
     for name, macs in _calls(module, layers, image).items():
@@ -223,7 +226,7 @@ def factorize(module: nn.Module, config: LowRank, context: Context) -> Applied:
     original = copy.deepcopy(module).eval()
     images, _ = context.examples(16)
     counted, reduction = config.target or ("macs", 1.0)
-    choices = _choices(original, config, images[:1], counted)
+    choices = _choices(original, config, images[:1], counted, context.teacher)
     if config.energy is None:
         allowed = getattr(context.baseline, counted) / reduction
         now = getattr(cost_of(original, context.shape), counted)

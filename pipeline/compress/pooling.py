@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mean over the plane becomes GlobalAveragePool: the same number, and an operation with integer kernels."""
+"""A mean over the plane becomes GlobalAveragePool, which computes the same and has an integer kernel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ __all__ = ["pool_planes"]
 
 _PLANE = {2, 3}
 _RANK = 4
+_PASSED = ("Flatten", "Identity", "LogSoftmax", "Reshape", "Softmax", "Squeeze")
 
 
 def _axes(graph: Graph, node: onnx.NodeProto) -> set[int]:
@@ -21,35 +22,56 @@ def _axes(graph: Graph, node: onnx.NodeProto) -> set[int]:
     return {axis % _RANK for entry in node.attribute if entry.name == "axes" for axis in entry.ints}
 
 
+def _makes_scores(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether nothing but changes of shape, or a softmax, lies between what a node makes and the scores."""
+    readers, waiting = graph.readers(), [node.output[0]]
+    while waiting:
+        value = waiting.pop()
+        if value in graph.output_names:
+            return True
+        waiting += [name for reader in readers[value] if reader.op_type in _PASSED for name in reader.output]
+    return False
+
+
 def pool_planes(graph: Graph) -> int:
     """Replace every mean over height and width, in place.
 
     ReduceMean has no integer kernel in ONNX Runtime: between two quantized layers it costs a conversion to
-    floats of the whole plane, and one back.
+    floats of the whole plane, and one back. A mean that makes the scores is left: they would be rounded.
 
     Returns:
         How many there were.
     """
+    if graph.has_subgraphs():
+        return 0
     inferred = onnx.shape_inference.infer_shapes(graph.model).graph
-    ranks = {
-        entry.name: len(entry.type.tensor_type.shape.dim)
+    planes = {
+        entry.name
         for entry in [*inferred.input, *inferred.value_info]
         if entry.type.tensor_type.HasField("shape")
+        and len(entry.type.tensor_type.shape.dim) == _RANK
+        and entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
     means = [
         node
         for node in graph.nodes
-        if node.op_type == "ReduceMean" and ranks.get(node.input[0]) == _RANK and _axes(graph, node) == _PLANE
+        if node.op_type == "ReduceMean"
+        and node.input[0] in planes
+        and _axes(graph, node) == _PLANE
+        and not _makes_scores(graph, node)
     ]
     for node in means:
         place, output = list(graph.nodes).index(node), node.output[0]
         flat = not attribute_of(node, "keepdims", 1)
         pooled = graph.fresh_name(f"{output}.plane") if flat else output
         graph.nodes.insert(
-            place, onnx.helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], f"{node.name}.pool")
+            place,
+            onnx.helper.make_node(
+                "GlobalAveragePool", [node.input[0]], [pooled], graph.fresh_node(f"{node.name}.pool")
+            ),
         )
         if flat:
-            flatten = onnx.helper.make_node("Flatten", [pooled], [output], f"{node.name}.flatten", axis=1)
-            graph.nodes.insert(place + 1, flatten)
+            name = graph.fresh_node(f"{node.name}.flatten")
+            graph.nodes.insert(place + 1, onnx.helper.make_node("Flatten", [pooled], [output], name, axis=1))
     graph.remove(means)
     return len(means)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.errors import CompressionError, ModelError, ProbeError
+from checks.errors import CompressionError, InputError, ProbeError
 from pipeline.compress.configs import Rescue, StaticInt8, TrainedInt8
 from pipeline.compress.static_int8 import quantize_static_int8
 from pipeline.compress.trained_int8 import Lesson, quantize_trained_int8
@@ -182,7 +182,7 @@ def rescue(
             try:
                 figures = dict(quantize(source, path, images, rung, lesson))
                 after = decide(predict(open_session(path), split.images, _BATCH))
-            except (CompressionError, ModelError, ProbeError) as error:
+            except (CompressionError, InputError, ProbeError) as error:
                 # Where the attempt stood is no part of the record: it differs from run to run.
                 record |= {"outcome": "impossible", "error": error.what.replace(folder, "")}
                 continue

@@ -74,6 +74,7 @@ def quantize_static_int8(
     config: StaticInt8,
     *,
     output: Output = "logits",
+    fold: bool = True,
 ) -> dict[str, Any]:
     """Quantize the ONNX file `source` and write the int8 file `destination`.
 
@@ -83,6 +84,7 @@ def quantize_static_int8(
         images: `(N, C, H, W)` raw pixels of the calibration split, N >= 32.
         config: How to calibrate, and what to do besides.
         output: What the file answers, `logits` or `probabilities`.
+        fold: Whether the scale of pixels may become part of the first convolution.
 
     Returns:
         How many `convolutions` and matrix `products` there are and how many of them run in integers. Where
@@ -97,7 +99,8 @@ def quantize_static_int8(
     figures: dict[str, Any] = {}
     if folded := fold_batch_norms(graph):
         figures["folded_norms"] = folded
-    fold_input_scale(graph)
+    if fold:
+        fold_input_scale(graph)
     pool_planes(graph)
     if config.equalize:
         figures["equalized_pairs"] = equalize_layers(graph)
@@ -111,7 +114,8 @@ def quantize_static_int8(
         ]
         if len(ranking) <= config.keep_float:
             raise ParamsError(
-                f"expected keep_float below the number of layers {len(ranking)}, got {config.keep_float}",
+                f"expected keep_float below the number of layers {len(ranking)} that could stay float, "
+                f"got {config.keep_float}",
                 where="quantize",
             )
         kept += [entry.node for entry in ranking[: config.keep_float]]

@@ -160,7 +160,9 @@ def quantize_trained_int8(
     with tempfile.TemporaryDirectory() as folder:
         static, trained = Path(folder) / "static.onnx", Path(folder) / "trained.onnx"
         figures: dict[str, Any] = dict(
-            quantize_static_int8(source, static, images, _start(config), output=lesson.output)
+            # With the scale of pixels in them, weights of the first layer would be too small for the steps of
+            # the optimizer, which are of one size for all.
+            quantize_static_int8(source, static, images, _start(config), output=lesson.output, fold=False)
         )
         model = onnx.load(static)
         accuracy, loss = measure_on_validation(static, lesson.dataset, output=lesson.output)

@@ -26,7 +26,7 @@ _GROUP = 4
 _BATCH = 32
 
 
-def _prunable(module: nn.Module, config: Weights) -> dict[str, torch.Tensor]:
+def _prunable(module: nn.Module, config: Weights, before: nn.Module) -> dict[str, torch.Tensor]:
     """Weights by the name of their layer, shared ones once; the output layer is one like any other."""
     layers: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -39,7 +39,7 @@ def _prunable(module: nn.Module, config: Weights) -> dict[str, torch.Tensor]:
         ):
             seen.add(id(layer.weight))
             layers[name] = layer.weight
-    skipped = kept_apart(config.skip, layers, "weights.skip")
+    skipped = kept_apart(config.skip, layers, "weights.skip", module=module, before=before)
     chosen = {name: weight for name, weight in layers.items() if name not in skipped}
     if not chosen:
         raise CompressionError(
@@ -155,8 +155,8 @@ def prune_weights(module: nn.Module, config: Weights, context: Context) -> Appli
     """
     original = copy.deepcopy(module).eval()
     pruned = copy.deepcopy(original)
-    weights = _prunable(pruned, config)
-    before = _prunable(original, config)
+    weights = _prunable(pruned, config, context.teacher)
+    before = _prunable(original, config, context.teacher)
     gone = _chosen(_scores(pruned, weights, config, context), config)
     with torch.no_grad():
         for name, zero in gone.items():

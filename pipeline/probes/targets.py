@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.probes.session import decide, open_session, predict
+from checks.errors import ModelError, ProbeError
+from pipeline.probes.session import UNDECIDED, decide, open_session, predict
 
 __all__ = ["RUNTIMES", "Runtime", "Target", "check_targets"]
 
@@ -64,7 +65,7 @@ class Target:
         state: `runs`, `differs` on more than 2 % of the decisions, `refused` the file, or is `absent` here.
         agreement: Share of the images it decides as ONNX Runtime on the CPU does.
         difference: Largest difference of any score.
-        own: Share of the graph's nodes it ran itself; the rest fell back to the CPU. None where unknown.
+        own: Share of the time that it ran itself; the rest fell back to the CPU. None where unknown.
         reason: Why it refused, or how to get it.
     """
 
@@ -77,13 +78,17 @@ class Target:
 
 
 def _share_of(profile: Path, provider: str) -> float:
-    """Share of the nodes in ONNX Runtime's profile that a provider ran."""
-    ran = {
-        (event["args"].get("node_index"), event["name"]): event["args"].get("provider") == provider
-        for event in json.loads(profile.read_text(encoding="utf-8"))
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-    }
-    return sum(ran.values()) / len(ran) if ran else 0.0
+    """Share of the time of all kernels in ONNX Runtime's profile that a provider took.
+
+    Time, since a provider that compiles many nodes into one leaves one entry for all of them.
+    """
+    spent: dict[str, float] = {}
+    for event in json.loads(profile.read_text(encoding="utf-8")):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            by = event["args"].get("provider")
+            spent[by] = spent.get(by, 0.0) + event["dur"]
+    total = sum(spent.values())
+    return spent.get(provider, 0.0) / total if total else 0.0
 
 
 def _run_provider(path: Path, provider: str, images: Images) -> tuple[Images, float]:
@@ -141,9 +146,12 @@ def _try(runtime: Runtime, path: Path, images: Images, want: Images) -> Target:
         return Target(runtime.name, "refused", reason=_first_line(error))
     if scores.shape != want.shape:
         return Target(runtime.name, "refused", reason=f"answers {scores.shape} in place of {want.shape}")
-    agreement = float(np.mean(decide(scores) == decide(want)))
+    came, decided = decide(scores), decide(want)
+    # Two that cannot decide do not agree.
+    agreement = float(np.mean((came == decided) & (decided != UNDECIDED)))
     state: State = "runs" if agreement >= _LEAST_AGREEMENT else "differs"
-    return Target(runtime.name, state, agreement, float(np.abs(scores - want).max()), own)
+    difference = float(np.abs(scores - want).max())
+    return Target(runtime.name, state, agreement, difference if np.isfinite(difference) else None, own)
 
 
 def check_targets(path: Path, images: Images, runtimes: Sequence[Runtime] = RUNTIMES) -> list[Target]:
@@ -157,5 +165,8 @@ def check_targets(path: Path, images: Images, runtimes: Sequence[Runtime] = RUNT
     Raises:
         ModelError: if the file is none that ONNX Runtime can run on the CPU.
     """
-    want = predict(open_session(path), images, _BATCH)
+    try:
+        want = predict(open_session(path), images, _BATCH)
+    except ProbeError as error:
+        raise ModelError(error.what, where=str(path), hint="its input takes no such images") from error
     return [_try(runtime, path, images, want) for runtime in runtimes]

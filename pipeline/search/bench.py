@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from checks.canonical import sha256_file
-from checks.errors import CompressionError, ModelError, ParamsError
+from checks.errors import CompressionError, InputError, ModelError, ParamsError
 from pipeline.compress.configs import QuantizeRecipe, Recover
 from pipeline.layout import Layout
 from pipeline.params import Attack, Params, Time
@@ -155,6 +155,15 @@ def epochs_inside(precision: QuantizeRecipe) -> int:
 
 
 @contextlib.contextmanager
+def _own_fault(where: str) -> Iterator[None]:
+    """What does not fit one recipe's network may fit the next one's: it ends the trial, not the search."""
+    try:
+        yield
+    except (CompressionError, InputError) as error:
+        raise CompressionError(error.what, where=where, hint=error.hint) from error
+
+
+@contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Two processes that time at once would time each other."""
     with path.open("w") as file:
@@ -194,10 +203,8 @@ class FileBench:
         module: nn.Module = self.context.teacher
         for index, entry in enumerate(drawn.shrink):
             own = replace(self.context, seed=self.context.seed + index)
-            try:
+            with _own_fault(entry.method):
                 module = function_of(entry.method)(module, entry.config, own).module
-            except CompressionError as error:
-                raise CompressionError(error.what, where=entry.method, hint=error.hint) from error
         return _FileAttempt(self, drawn, module)
 
     def measure_file(self, path: Path, known: Mapping[str, float]) -> dict[str, float]:
@@ -274,11 +281,12 @@ class FileBench:
         params = self._params(drawn, share)
         with tempfile.TemporaryDirectory(prefix=".trial-", dir=self._scratch) as folder:
             layout = _TrialLayout(self.layout.root, Path(folder))
-            if drawn.shrink:
-                self._write_shrunk(layout.shrunk(_VARIANT), drawn, module)
-            else:
-                prune.run(layout, params, variant=_VARIANT)
-            quantize.run(layout, params, variant=_VARIANT, precision=drawn.precision)
+            with _own_fault(drawn.precision):
+                if drawn.shrink:
+                    self._write_shrunk(layout.shrunk(_VARIANT), drawn, module)
+                else:
+                    prune.run(layout, params, variant=_VARIANT)
+                quantize.run(layout, params, variant=_VARIANT, precision=drawn.precision)
             yield layout.candidate(f"{_VARIANT}-{drawn.precision}") / "model.onnx"
 
     def _write_shrunk(self, folder: Path, drawn: Drawn, module: nn.Module) -> None:
@@ -344,7 +352,8 @@ class _FileAttempt:
                 done = sum(entry is not None for entry in self._drawn.recover[: self._trained])
                 seed = self._bench.context.seed + len(self._drawn.shrink) + done
                 own = replace(self._bench.context, seed=seed)
-                self._module = function_of("recover")(self._module, config, own).module
+                with _own_fault("recover"):
+                    self._module = function_of("recover")(self._module, config, own).module
             self._trained += 1
 
     def _epochs(self, rung: int) -> float:

@@ -77,6 +77,10 @@ _CHANNELS = "channels: { macs_reduction: 2.0 }"
     [
         ([_CHANNELS, _STUDENT, f"recover: {_RECOVER}"], r"half: expected student as the first pass.*\[1\]"),
         ([_STUDENT, _CHANNELS], "half: expected one of recover, iterate, gradual after student"),
+        (
+            [_STUDENT, f"recover: {_RECOVER.replace('epochs: 1', 'epochs: 0')}"],
+            "half: expected one of recover, iterate, gradual after student",
+        ),
         ([_FOURS, _CHANNELS], r"half: expected weights with pattern 2:4 after channels.*\[0\]"),
         (
             [

@@ -7,6 +7,7 @@ from onnx import helper
 
 from pipeline.compress.folding import fold_batch_norms, fold_input_scale
 from pipeline.compress.graphs import read_graph
+from pipeline.compress.pooling import pool_planes
 from tests.onnx_nets import CLASSES, answers, images_of, residual_net, write_net
 
 
@@ -81,7 +82,7 @@ def _scaled_net(path, steps, *, groups=1, first="Conv"):
     [
         (_SCALED, ["Add"]),
         ([("Mul", 1 / 255)], []),
-        ([("Add", [-3.0, 4.0]), ("Mul", [0.1, -0.2])], ["Add"]),
+        ([("Add", [-3.0, 4.0]), ("Mul", [0.14, -0.1])], ["Add"]),
     ],
 )
 def test_the_scale_of_pixels_becomes_part_of_the_first_convolution(tmp_path, steps, left, groups):
@@ -93,6 +94,43 @@ def test_the_scale_of_pixels_becomes_part_of_the_first_convolution(tmp_path, ste
     images = images_of(16, channels=2)
     want = answers(source, images)
     np.testing.assert_allclose(answers(tmp_path / "b.onnx", images), want, atol=1e-4 * np.abs(want).max())
+
+
+def test_scales_that_differ_much_and_grey_images_are_left(tmp_path):
+    wide = _scaled_net(tmp_path / "a.onnx", [("Div", [0.2, 0.01])])
+    assert not fold_input_scale(read_graph(wide))
+    rng = np.random.default_rng(0)
+    weights = {
+        "c": np.ones((3, 1, 1), np.float32),
+        "w": rng.normal(size=(CLASSES, 3, 3, 3)).astype(np.float32),
+    }
+    weights["axes"] = np.array([2, 3])
+    nodes = [
+        helper.make_node("Mul", ["image", "c"], ["x"]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("ReduceMean", ["y", "axes"], ["scores"], keepdims=0),
+    ]
+    # One channel becomes three: the constant does more than scale.
+    graph = read_graph(write_net(tmp_path / "b.onnx", nodes, weights, channels=1))
+    assert not fold_input_scale(graph)
+
+
+def test_names_that_are_taken_are_not_taken_again(tmp_path):
+    source = _scaled_net(tmp_path / "a.onnx", [("Mul", 0.1), ("Add", [1.0, 2.0])])
+    graph = read_graph(source)
+    graph.nodes[-1].name = "shift"
+    assert fold_input_scale(graph)
+    assert len({node.name for node in graph.nodes}) == len(graph.nodes)
+
+
+def test_what_a_graph_within_a_node_may_read_is_left(tmp_path):
+    source = _scaled_net(tmp_path / "a.onnx", [("Mul", 0.1)])
+    graph = read_graph(source)
+    empty = helper.make_graph([helper.make_node("Identity", ["x0"], ["inner"])], "body", [], [])
+    node = helper.make_node("If", ["yes"], ["unread"], then_branch=empty, else_branch=empty)
+    graph.nodes.append(node)
+    assert not fold_input_scale(graph)
+    assert pool_planes(graph) == 0
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,16 @@ def test_strides_are_counted(kind):
     assert macs / 1.3 - one_rank < count_macs(result.module, images[:1]) <= macs / 1.3
 
 
+def test_layers_that_share_a_weight_stay_together():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), _steep(nn.Linear(64, 64)), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+    module.append(_steep(nn.Linear(64, 64), 5)).append(nn.ReLU()).append(nn.Linear(64, 4))
+    module[3].weight = module[1].weight
+    result = factorize(module, LowRank(energy=0.5), _context())
+    assert set(result.figures["ranks"]) == {"5", "7"}
+    assert result.module[3].weight is result.module[1].weight
+
+
 def test_layers_give_where_their_spectrum_is_steep():
     torch.manual_seed(0)
     flat = nn.Linear(64, 64)

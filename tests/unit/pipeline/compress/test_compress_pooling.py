@@ -23,13 +23,11 @@ def _mean(path, axes, keepdims, opset=20):
         weights["axes"] = np.array(axes)
         inputs.append("axes")
     nodes = [helper.make_node("Conv", ["image", "w"], ["y"])]
+    nodes += [helper.make_node("ReduceMean", inputs, ["z"], keepdims=int(keepdims), **named)]
     if keepdims:
-        nodes += [
-            helper.make_node("ReduceMean", inputs, ["z"], keepdims=1, **named),
-            helper.make_node("Flatten", ["z"], ["scores"]),
-        ]
-    else:
-        nodes += [helper.make_node("ReduceMean", inputs, ["scores"], keepdims=0, **named)]
+        nodes += [helper.make_node("Flatten", ["z"], ["flat"])]
+    weights["head"] = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    nodes += [helper.make_node("Gemm", ["flat" if keepdims else "z", "head"], ["scores"])]
     return write_net(path, nodes, weights, opset=opset)
 
 
@@ -46,6 +44,36 @@ def test_a_mean_over_the_plane_is_pooled(tmp_path, axes, keepdims, opset):
     np.testing.assert_allclose(
         answers(tmp_path / "b.onnx", images), answers(source, images), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("after", [[], ["Softmax"]])
+def test_a_mean_that_makes_the_scores_is_left_and_they_are_not_rounded(tmp_path, after):
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.normal(size=(8, 1, 3, 3)), "b": 0.001 * rng.normal(size=(4, 8, 3, 3))}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()} | {"axes": np.array([2, 3])}
+    nodes = [
+        helper.make_node("Conv", ["image", "a"], ["x"]),
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Conv", ["y", "b"], ["z"]),
+        helper.make_node("ReduceMean", ["z", "axes"], ["m" if after else "scores"], keepdims=0),
+        *(helper.make_node(kind, ["m"], ["scores"]) for kind in after),
+    ]
+    source = write_net(tmp_path / "a.onnx", nodes, weights)
+    assert pool_planes(read_graph(source)) == 0
+    images = images_of(500)
+    quantize_static_int8(source, tmp_path / "b.onnx", images, StaticInt8())
+    assert len(np.unique(answers(tmp_path / "b.onnx", images))) > 400
+
+
+def test_means_of_whole_numbers_are_left(tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["image"], ["whole"], to=onnx.TensorProto.INT32),
+        helper.make_node("ReduceMean", ["whole", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Cast", ["mean"], ["float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gemm", ["float", "w"], ["scores"]),
+    ]
+    weights = {"axes": np.array([2, 3]), "w": np.ones((1, 4), np.float32)}
+    assert pool_planes(read_graph(write_net(tmp_path / "a.onnx", nodes, weights))) == 0
 
 
 def test_other_means_are_left(tmp_path):

@@ -93,6 +93,37 @@ def test_a_misspelt_layer_is_wrong_input_with_what_is_close():
     assert "close to it" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [{"weights": {"sparsity": 0.5}}, {"channels": {"macs_reduction": 1.2}}, {"low_rank": {"energy": 0.5}}],
+)
+def test_what_an_earlier_pass_removed_may_be_named_under_skip(entry):
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return (x + self.conv(x)).relu()
+
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        Block(),
+        Block(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+    (name, options) = next(iter(entry.items()))
+    _, records = _apply(module, {"blocks": {"remove": 1}}, {name: options | {"skip": ("1.conv", "2")}})
+    [removed] = records[0]["removed"]
+    assert removed["name"] in ("1", "2")
+    with pytest.raises(ParamsError, match="got '3.conv'"):
+        _apply(module, {"blocks": {"remove": 1}}, {name: options | {"skip": ("3.conv",)}})
+
+
 def test_images_are_not_shifted_out_of_sight():
     with pytest.raises(ParamsError, match=r"recipes\.x\[0\]\.recover: expected max_shift below .* got 64"):
         _apply(_net(), {"recover": RECOVER | {"max_shift": 64}})

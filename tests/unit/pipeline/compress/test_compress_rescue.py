@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sklearn.metrics import recall_score
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.configs import Recover, Rescue, StaticInt8, TrainedInt8
 from pipeline.compress.recovery import recover
 from pipeline.compress.rescue import measure_drop, rescue
@@ -116,6 +116,17 @@ def test_every_rung_is_climbed_in_order_and_the_last_one_trains(setting, tmp_pat
     assert figures["rung"] == "trained"
     assert stub.asked[-1].recover.distill is not None
     assert [config.keep_float for config in stub.asked[5:8]] == [1, 2, 4]
+
+
+def test_a_rung_that_asks_too_much_of_a_small_network_is_passed_over(setting, tmp_path):
+    def losses(config):
+        if config.keep_float == 4:
+            raise ParamsError("expected keep_float below the number of layers 3, got 4", where="quantize")
+        return 0.0 if isinstance(config, TrainedInt8) else 0.4
+
+    figures, _ = _rescue(setting, tmp_path, losses, recover=TRAINING)
+    assert figures["rung"] == "trained"
+    assert [record["outcome"] for record in figures["rungs"]][-2:] == ["impossible", "passed"]
 
 
 def test_options_that_help_are_kept_and_others_are_not(setting, tmp_path):

@@ -76,7 +76,7 @@ def made(learned, tmp_path_factory):
     export_onnx(_coarse(network), (1, 8, 8), folder / "float.onnx")
     images = dataset.split("calibration").images
     lesson = Lesson(dataset, build_twin(folder / "float.onnx"), "logits", 0)
-    quantize_static_int8(folder / "float.onnx", folder / "static.onnx", images, StaticInt8())
+    quantize_static_int8(folder / "float.onnx", folder / "static.onnx", images, StaticInt8(), fold=False)
     config = TrainedInt8.model_validate({"recover": TRAINING})
     figures = quantize_trained_int8(folder / "float.onnx", folder / "trained.onnx", images, config, lesson)
     return folder, images, lesson, figures

@@ -78,6 +78,19 @@ def test_a_runtime_that_refuses_or_answers_otherwise_is_told_apart(int8, monkeyp
         assert (found.state, found.reason) == (state, reason)
 
 
+def test_what_cannot_decide_does_not_agree(tmp_path, capsys):
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["m"], keepdims=0),
+        helper.make_node("Sub", ["m", "m"], ["zero"]),
+        helper.make_node("Div", ["zero", "zero"], ["scores"]),
+    ]
+    path = write_net(tmp_path / "a.onnx", nodes, {"axes": np.array([2, 3])}, channels=4)
+    [found] = check_targets(path, images_of(10, channels=4), [CPU])
+    assert (found.state, found.agreement, found.difference) == ("differs", 0.0, None)
+    with pytest.raises(ModelError, match="expected the model to run"):
+        check_targets(path, images_of(10, channels=3), [CPU])
+
+
 def test_the_command_prints_a_table_and_fails_where_one_refuses(int8, capsys, monkeypatch):
     _stand_in(monkeypatch, lambda images: [])
     assert main(["targets", str(int8)]) == 1

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from checks.errors import ModelError, ParamsError
+from checks.errors import CompressionError, ModelError, ParamsError
+from pipeline.compress.configs import Channels, Pass
 from pipeline.data.dataset import Split
-from pipeline.search.bench import measure_scores
+from pipeline.search.bench import FileBench, measure_scores
+from pipeline.search.space import Drawn
+from tests.pass_context import context_of
 
 
 def _split(labels, **columns):
@@ -49,3 +52,14 @@ def test_the_worst_slice_is_the_worst_that_is_large_enough():
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(ModelError, match="finite"):
         measure_scores(np.array([[np.nan, 1.0]], np.float32), _split([0]), output="logits", least=1)
+
+
+def test_what_does_not_fit_one_recipe_ends_the_trial_and_not_the_search():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.Flatten(), torch.nn.Linear(288, 4)).eval()
+    bench = object.__new__(FileBench)
+    bench.context = context_of(net)
+    # Wrong input where a person wrote it; of a recipe that was drawn, a reason to drop it.
+    drawn = Drawn((Pass(channels=Channels(macs_reduction=1.5, skip=("7",))),), (None,), "fp32")
+    with pytest.raises(CompressionError, match="channels: expected a layer"):
+        bench.begin(drawn)
