@@ -60,8 +60,9 @@ def draw_picture(seeds: Sequence[Sequence[Point]], path: Path) -> None:
         parts.append(f'<text class="s" x="{LEFT - 8}" y="{y(tick) + 4}" text-anchor="end">{tick:g} %</text>')
     parts.append(
         f'<text class="s" x="{LEFT + inner[0] / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
-        "time of 64 images, over the float file's</text>"
+        "time of 64 images, over the float file's; filled int8, hollow floats, a point a seed</text>"
     )
+    parts.append(f'<text class="s" x="{LEFT}" y="13">accuracy on the test split</text>')
     for rows in zip(*seeds, strict=True):
         name, colour = rows[0][0], _colour(rows[0][0])
         look = f'fill="{colour}"' if "int8" in name else f'fill="none" stroke="{colour}" stroke-width="2"'
