@@ -34,8 +34,9 @@ _LIMITATIONS = (
     "Every claim holds for the population the test examples were drawn from, and for no other.",
     (
         "Proof has an error rate: a candidate that violates a bounded rule passes it with a probability of "
-        "at most the policy's alpha, which the finalists of one run share; every further run on the same "
-        "test split may err anew."
+        "at most the policy's alpha, which the finalists of one run share (up to half as much again for gaps "
+        "and ratios between small groups, whose bounds are approximate); every further run on the same test "
+        "split may err anew."
     ),
     f"Screens search for trouble. {SEARCH}",
     "Time, energy and memory hold on the machine that measured them; another machine may give other figures.",

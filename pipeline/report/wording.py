@@ -280,6 +280,7 @@ def describe_certainty(comparison: Comparison) -> list[str]:
         "How sure is a pass: a candidate that breaks the limit of any blocking bounded rule passes with a "
         f"probability of at most {describe_value(each, 'alpha', 'proportion', 1)} "
         f"({describe_value(alpha, 'alpha', 'proportion', 1)} shared by {count_of(finalists, 'finalist')}). "
+        "For gaps and ratios between small groups, whose bounds are approximate, up to half as much again. "
         "Verdicts come from bounds, never from a point estimate."
         for alpha, each, finalists in levels
     ]
