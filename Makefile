@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast soundness zoo bench-compression check format ui clean
+.PHONY: help env repro test test-fast soundness zoo bench-compression bench-search check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ test-fast: $(STAMP) ## all tests but the integration tests
 
 soundness: $(STAMP) ## plant defects into good pipelines, and print what the gates caught and let through
 	@$(BIN)/python benchmarks/soundness.py
+
+bench-search: $(STAMP) ## `leangate search` on ResNet-20 beside the peers; needs LEANGATE_BENCH_DATA, takes an hour
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python benchmarks/compression/search.py
 
 bench-compression: $(STAMP) $(PEERS_STAMP) ## compress ResNet-20 on CIFAR-10 beside the peers; needs LEANGATE_BENCH_DATA, takes 40 minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
