@@ -25,10 +25,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cifar import SHAPE, context_of, latency_ratio, measure, passes, quantize, quantize_with_onnxruntime
+from cifar import SHAPE, context_of, latency_ratio, measure, quantize, quantize_with_onnxruntime
 from compose import prune_with_torch_pruning
 from project import ROOT, copy_repository, run
 
+from pipeline.compress.configs import Pass
 from pipeline.compress.recipe import apply_recipe
 from pipeline.models.export import export_onnx
 from pipeline.params import load_params
@@ -56,6 +57,10 @@ class Row:
 
 def _search(folder: Path, data: Path) -> dict[str, Any]:
     """Search in a copy of the repository, and return what was found."""
+    done = folder / "artifacts" / "search" / "trials.json"
+    if done.exists():
+        print(f"taken from {done}", file=sys.stderr)
+        return dict(json.loads(done.read_text()))
     copy_repository(folder)
     for name in ("params.yaml", "policy.yaml"):
         shutil.copy(_SETTINGS / name, folder / name)
@@ -67,8 +72,7 @@ def _search(folder: Path, data: Path) -> dict[str, Any]:
         if usage.code:
             raise SystemExit(usage.output)
     print(usage.output)
-    found: dict[str, Any] = json.loads((folder / "artifacts" / "search" / "trials.json").read_text())
-    return found
+    return dict(json.loads(done.read_text()))
 
 
 def _row(name: str, path: Path, dense: Path) -> Row:
@@ -90,7 +94,8 @@ def _found(found: dict[str, Any], folder: Path) -> Iterator[Row]:
     for trial in found["trials"]:
         if trial["on_front"]:
             recipe, path = trial["recipe"], folder / f"trial-{trial['trial']}.onnx"
-            module, _ = apply_recipe(context.teacher, passes(*recipe["passes"]), context, path.stem)
+            entries = [Pass.model_validate_json(json.dumps(entry)) for entry in recipe["passes"]]
+            module, _ = apply_recipe(context.teacher, entries, context, path.stem)
             export_onnx(module, SHAPE, path)
             made = path.with_suffix(".made.onnx")
             quantize(path, made, recipes[recipe["precision"]])
@@ -129,7 +134,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keep", type=Path, help="search in this new folder and keep it")
+    parser.add_argument("--keep", type=Path, help="search in this folder and keep it; take what it found")
     options = parser.parse_args()
     data = os.environ.get("LEANGATE_BENCH_DATA")
     if not data:
@@ -137,7 +142,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as name:
         project, files = options.keep or Path(name) / "project", Path(name) / "files"
-        project.mkdir(parents=True)
+        project.mkdir(parents=True, exist_ok=True)
         files.mkdir()
         found = _search(project, Path(data))
         _print(list(_found(found, files)), list(_peers(files)))

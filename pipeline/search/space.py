@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,7 +84,8 @@ class Drawn:
 
 def same_passes(recipe: Sequence[Mapping[str, Any]], passes: Sequence[Pass]) -> bool:
     """Whether passes as they stand in a file are these, defaults written out or not."""
-    return [Pass.model_validate(entry).model_dump() for entry in recipe] == [
+    # As JSON, which has lists where passes hold tuples.
+    return [Pass.model_validate_json(json.dumps(entry, default=list)).model_dump() for entry in recipe] == [
         entry.model_dump() for entry in passes
     ]
 

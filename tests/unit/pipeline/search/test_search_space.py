@@ -66,6 +66,8 @@ def test_what_is_named_once_stands_in_every_recipe():
         "recover": {"epochs": (8,), "distill": (1.0,), "features": 50.0, "layers": ("d",)},
     }
     recipe = draw(_Random(0), params_of(space=space), 5)
+    assert same_passes(recipe.to_json()["passes"], recipe.passes)
+    assert not same_passes(recipe.to_json()["passes"], recipe.passes[:-1])
     blocks, channels, low_rank = (entry.config for entry in recipe.shrink)
     assert (blocks.skip, channels.skip, low_rank.skip, low_rank.kinds) == (
         ("a",),
