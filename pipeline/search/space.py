@@ -85,7 +85,7 @@ class Drawn:
 def same_passes(recipe: Sequence[Mapping[str, Any]], passes: Sequence[Pass]) -> bool:
     """Whether passes as they stand in a file are these, defaults written out or not."""
     # As JSON, which has lists where passes hold tuples.
-    return [Pass.model_validate_json(json.dumps(entry, default=list)).model_dump() for entry in recipe] == [
+    return [Pass.model_validate_json(json.dumps(entry)).model_dump() for entry in recipe] == [
         entry.model_dump() for entry in passes
     ]
 
