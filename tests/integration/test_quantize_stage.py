@@ -50,9 +50,11 @@ def test_int8_is_trained_from_files_alone(project):
         integer, total = integer_share(folder / "model.onnx")
         assert integer == total > 0
     assert bytes_of["rescued"] == bytes_of["int8"] != bytes_of["trained"]
-    assert records["trained"]["bytes"] <= records["int8"]["bytes"]
+    # Of the static file before it, but for the scale of pixels, which stays an operation of its own.
+    assert records["trained"]["bytes"] == pytest.approx(records["int8"]["bytes"], abs=100)
     assert done["trained"]["options"]["recover"]["epochs"] == 1
-    assert done["trained"]["untrained"]["validation_loss"] == records["int8"]["validation_loss"]
+    untrained = done["trained"]["untrained"]["validation_loss"]
+    assert untrained == pytest.approx(records["int8"]["validation_loss"], rel=0.1)
     assert records["trained"]["validation_loss"] < 1.5 * records["int8"]["validation_loss"] + 0.1
     assert [rung["outcome"] for rung in done["rescued"]["rungs"]] == ["passed"]
     quantize.run(layout, params, variant="dense", precision="trained")
