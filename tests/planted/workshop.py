@@ -93,7 +93,7 @@ def planted_params(seed: int) -> Params:
             # labels alone, more decisions would change than the accuracy says.
             "pruned": (
                 {"channels": {"macs_reduction": 1 / 0.7}},
-                {"recover": recover | {"epochs": 20, "distill": {"soft": 1.0}}},
+                {"recover": recover | {"epochs": 20, "label_smoothing": 0.0, "distill": {"soft": 1.0}}},
             ),
         },
     }
