@@ -277,7 +277,7 @@ def induced_gap(workshop: Workshop) -> Project:
 def same_everywhere(workshop: Workshop) -> Project:
     predictions = _predictions(workshop)
     for level, losses in (("dim", 1), ("normal", 2), ("bright", 1)):
-        assert predictions.lose(predictions.light == level, losses) == losses
+        assert predictions.lose_to_all(predictions.light == level, losses) == losses
     return predictions.write()
 
 

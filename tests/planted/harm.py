@@ -40,6 +40,7 @@ class Predictions:
         self._changed = np.zeros(len(self.labels), dtype=bool)
         self._position = {name: row for row, name in enumerate(examples["ids"].tolist())}
         self._random = np.random.default_rng([seed, 0xDEFEC7])
+        self._targets = list(np.random.default_rng([seed, 0x7A26E7]).permutation(self._classes))
 
     def _draw(self, where: np.ndarray, count: int) -> np.ndarray:
         index = np.flatnonzero(where)
@@ -56,6 +57,16 @@ class Predictions:
         index = self._draw(where & right, count)
         wrong = (self.labels[index] + self._random.integers(1, self._classes, len(index))) % self._classes
         self.decide(index, wrong)
+        return len(index)
+
+    def lose_to_all(self, where: np.ndarray, count: int) -> int:
+        """As `lose`, but no two of them to one class: by chance alone they may gather, which a search finds."""
+        right = (self._before == self.labels) & (self._scores.argmax(axis=1) == self.labels)
+        index = self._draw(where & right, count)
+        for one in index:
+            free = [target for target in self._targets if target != self.labels[one]]
+            self._targets.remove(free[0])
+            self.decide(np.array([one]), np.array([free[0]]))
         return len(index)
 
     def gain(self, where: np.ndarray, count: int) -> int:
