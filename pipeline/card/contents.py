@@ -254,7 +254,18 @@ def read_manifest(folder: Path) -> Fields:
     manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
     named = manifest.inner("files")
     # Signatures are put around the whole, the manifest included.
-    _expect(sorted({*named.value, MANIFEST}), sorted({*files} - {ATTESTATIONS}), "the files", str(folder))
+    want, came = {*named.value, MANIFEST}, {*files} - {ATTESTATIONS}
+    if want != came:
+        told = [
+            f"{word} {sorted(names)[:3]}"
+            for word, names in (("no", want - came), ("also", came - want))
+            if names
+        ]
+        raise EvidenceError(
+            f"expected the {len(want)} files that {MANIFEST} names, got {' and '.join(told)}"[:400],
+            where=str(folder),
+            hint=_STALE,
+        )
     for name in sorted(named.value):
         entry = named.inner(name)
         _expect(entry.count("bytes"), files[name].stat().st_size, "bytes", str(files[name]))

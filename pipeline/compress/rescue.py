@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from checks.errors import CompressionError, InputError, ProbeError
 from pipeline.compress.configs import Rescue, StaticInt8, TrainedInt8
+from pipeline.compress.speed import refuse_slower
 from pipeline.compress.static_int8 import quantize_static_int8
 from pipeline.compress.trained_int8 import Lesson, quantize_trained_int8
 from pipeline.probes.session import decide, open_session, predict
@@ -87,8 +88,17 @@ def _quantize(
     source: Path, destination: Path, images: Images, config: StaticInt8, lesson: Lesson
 ) -> Mapping[str, Any]:
     if isinstance(config, TrainedInt8):
-        return quantize_trained_int8(source, destination, images, config, lesson)
-    return quantize_static_int8(source, destination, images, config, output=lesson.output)
+        figures = quantize_trained_int8(source, destination, images, config, lesson)
+    else:
+        figures = quantize_static_int8(source, destination, images, config, output=lesson.output)
+    try:
+        refuse_slower(source, destination, images)
+    except CompressionError as error:
+        # Without the time itself, which differs from run to run: what was said of a rung is recorded.
+        raise CompressionError(
+            "expected a file no slower than the float one, got a slower one", where="rescue"
+        ) from error
+    return figures
 
 
 @dataclass(frozen=True)

@@ -139,5 +139,6 @@ def refuse_slower(
                 f"expected a file no slower than the float one, got {median(found.ratios):.2f} times "
                 f"its time at {found.batch_size} images a call",
                 where="quantize",
-                hint="use method static, or weights for size alone, or fp32 for this variant",
+                hint="keep fewer layers float (keep_float), or use method static, weights for size alone, or "
+                "fp32 for this variant",
             )

@@ -169,7 +169,7 @@ def prune_weights(module: nn.Module, config: Weights, context: Context) -> Appli
         raise CompressionError(
             f"expected something left of every layer, got only zeros in {empty}",
             where="weights",
-            hint="use `scope: layer`, or a lower sparsity",
+            hint="use a lower sparsity" + ("" if config.scope == "layer" else ", or `scope: layer`"),
         )
     expect_runs(pruned, original, context.examples(16)[0], "weights")
     return Applied(pruned, {"zeros": counts})
