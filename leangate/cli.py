@@ -146,7 +146,12 @@ def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
     parser.add_argument(
-        "--trust", type=Path, metavar="KEYS", help="folder of public keys (*.pub, *.pem), or one of them"
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="KEYS",
+        help="folder of public keys (*.pub, *.pem), or one of them; may be given again",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -36,14 +36,15 @@ def sign(root: Path, bundle: Path) -> tuple[str, int]:
     """Sign a bundle anew; return what to print, and the exit code.
 
     Raises:
-        InputError: if nothing says what signs.
-        LeanGateError: if the bundle is not whole.
+        InputError: if nothing says what signs, or this is no project's folder.
+        EvidenceError: if the bundle does not verify.
     """
-    from checks.errors import InputError
+    from checks.errors import EvidenceError, InputError
     from pipeline.attestation.envelopes import attest
     from pipeline.attestation.keys import KEY_VARIABLES, find_signer
     from pipeline.attestation.origin import read_origin
     from pipeline.card.contents import ATTESTATIONS, read_bundle
+    from pipeline.verification import verify_bundle
 
     signer = find_signer(os.environ)
     if signer is None:
@@ -52,6 +53,13 @@ def sign(root: Path, bundle: Path) -> tuple[str, int]:
             where="leangate sign",
             hint="leangate keys new FOLDER makes a key",
         )
+    origin = read_origin(root)
+    # The statements say PASSED: nobody signs what does not follow from the evidence.
+    unchecked = [step.said for step in verify_bundle(bundle, signatures=False) if step.state == "unchecked"]
+    if unchecked:
+        raise EvidenceError(
+            f"expected a bundle that can be verified whole, got {unchecked[0]}", where=str(bundle)
+        )
     manifest, contents = read_bundle(bundle)
-    attest(bundle, manifest, contents, read_origin(root), signer)
+    attest(bundle, manifest, contents, origin, signer)
     return f"{bundle / ATTESTATIONS}  signed by {signer.public_key.keyid}\n", 0

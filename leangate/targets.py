@@ -89,4 +89,7 @@ def targets(root: Path, path: Path, *, as_json: bool) -> tuple[str, int]:
         styles=[_STYLES[target.state] for target in found],
         right=frozenset({2, 3, 4}),
     )
-    return render([table, Line(f"Compared with ONNX Runtime on the CPU, on {what}.", "dim")]), code
+    end = f"Compared with ONNX Runtime on the CPU, on {what}."
+    if all(target.state == "absent" for target in found):
+        end = "No other runtime is installed here: nothing was compared."
+    return render([table, Line(end, "dim")]), code

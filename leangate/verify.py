@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +26,29 @@ exit codes:
   0  all of it holds
   1  something does not; the last line says what
   2  wrong use, or no bundle there
-  4  could not be checked: a file cannot be read, or the policy names checks that are not installed
+  4  could not be checked: a file cannot be read, the policy names checks that are not installed, or the card
+     is of another version and no trusted signature answers for it
 """
 
 
+_ENDS = {
+    0: ("verified", "bold green"),
+    1: ("NOT verified", "bold red"),
+    4: ("NOT verified: not all of it could be checked", "bold yellow"),
+}
+_STYLES = {"holds": "green", "none": "dim", "unchecked": "yellow"}
+
+
 def _table(steps: list[Step], error: LeanGateError | None) -> Table:
-    rows = [("holds", step.name, step.said) for step in steps]
-    styles = ["green"] * len(rows)
+    rows: list[tuple[str, str, str]] = [(step.state, step.name, step.said) for step in steps]
+    styles = [_STYLES[step.state] for step in steps]
     if error is not None:
         rows.append(("FAILS", "", str(error)))
         styles.append("red")
     return Table(heads=("", "Step", "What was checked"), rows=rows, styles=styles)
 
 
-def verify(folder: Path, trust: Path | None, *, as_json: bool) -> tuple[str, int]:
+def verify(folder: Path, trust: Sequence[Path], *, as_json: bool) -> tuple[str, int]:
     """Return what to print, and the exit code.
 
     Raises:
@@ -56,10 +66,10 @@ def verify(folder: Path, trust: Path | None, *, as_json: bool) -> tuple[str, int
             hint="name the folder that the stage `bundle` writes, artifacts/bundle",
         )
     trusted = None
-    if trust is not None:
+    if trust:
         from pipeline.attestation.keys import read_trusted
 
-        trusted = read_trusted(trust)
+        trusted = {name: key for path in trust for name, key in read_trusted(path).items()}
     steps: list[Step] = []
     error: LeanGateError | None = None
     try:
@@ -67,12 +77,14 @@ def verify(folder: Path, trust: Path | None, *, as_json: bool) -> tuple[str, int
             steps.append(step)  # noqa: PERF402 - what held before one does not is shown
     except (EvidenceError, PolicyError) as caught:
         error = caught
+    whole = all(step.state != "unchecked" for step in steps)
+    code = 1 if error is not None else 0 if whole else 4
     if as_json:
         value = {
-            "verified": error is None,
+            "verified": code == 0,
             "steps": [asdict(step) for step in steps],
             "error": None if error is None else str(error),
         }
-        return json.dumps(value, indent=2) + "\n", int(error is not None)
-    end = Line("verified", "bold green") if error is None else Line("NOT verified", "bold red")
-    return render([_table(steps, error), end]), int(error is not None)
+        return json.dumps(value, indent=2) + "\n", code
+    words, style = _ENDS[code]
+    return render([_table(steps, error), Line(words, style)]), code

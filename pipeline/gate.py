@@ -26,7 +26,7 @@ from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 
-__all__ = ["Judged", "count_finalists", "describe", "expect_whole", "judge_slot", "run"]
+__all__ = ["Judged", "count_finalists", "describe", "expect_cost", "expect_whole", "judge_slot", "run"]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,19 @@ def expect_whole(evidence: Evidence, where: str) -> None:
 def _expect_cost(layout: Layout, slot: str, evidence: Evidence) -> None:
     """Refuse costs that are not those of the very files."""
     for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist(slot))):
-        said, path = evidence.cost.get(model), layout.evidence(slot) / "cost.json"
-        record, size = read_record(folder), (folder / "model.onnx").stat().st_size
-        want = {"bytes": size, "macs": record.get("macs"), "parameters": record.get("parameters")}
-        if said != want:
-            raise EvidenceError(f"expected {want} of the {model}, got {said}", where=f"{path} {model}")
+        record = {**read_record(folder), "bytes": (folder / "model.onnx").stat().st_size}
+        expect_cost(evidence, model, record, f"{layout.evidence(slot) / 'cost.json'} {model}")
+
+
+def expect_cost(evidence: Evidence, model: str, record: Mapping[str, Any], where: str) -> None:
+    """Refuse costs that are not those of a model's record.
+
+    Raises:
+        EvidenceError: naming both.
+    """
+    said, want = evidence.cost.get(model), {key: record.get(key) for key in ("bytes", "macs", "parameters")}
+    if said != want:
+        raise EvidenceError(f"expected {want} of the {model}, got {said}", where=where)
 
 
 def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple[Decision, Evidence | None]:

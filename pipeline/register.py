@@ -14,13 +14,13 @@ import numpy as np
 
 from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import EvidenceError, InputError, ParamsError
-from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle
+from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle, read_declared
 from pipeline.card.figures import read_judged
 from pipeline.card.model_card import summary
 from pipeline.fields import Fields
 from pipeline.files import write_json
 from pipeline.layout import Layout
-from pipeline.params import Bundle, Params, load_yaml
+from pipeline.params import Params, load_yaml
 from pipeline.registry import BUNDLE_TAG, Dataset, Submission, register_bundle
 
 __all__ = ["run"]
@@ -136,8 +136,7 @@ def _dataset(contents: Contents) -> Dataset:
 
 def _submission(layout: Layout, params: Params, manifest: Fields, contents: Contents) -> Submission:
     bundle_sha256 = sha256_file(layout.bundle / MANIFEST)
-    declared = dict(manifest.inner("declared").value)
-    provider = Bundle.model_validate(declared | {"limitations": tuple(declared["limitations"])})
+    provider = read_declared(manifest)
     environment = manifest.inner("environment")
     digests = {
         "leangate.onnx_sha256": manifest.text("onnx_sha256"),

@@ -10,18 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Literal
 
 from checks.canonical import dumps, read_json
 from checks.decision import decide
 from checks.errors import EvidenceError
-from pipeline.card.contents import ATTESTATIONS, CARD, Contents, read_contents, read_manifest
+from pipeline.card.contents import (
+    ATTESTATIONS,
+    CARD,
+    Contents,
+    expect_named,
+    read_contents,
+    read_declared,
+    read_manifest,
+)
 from pipeline.card.model_card import model_card
 from pipeline.fields import Fields
-from pipeline.gate import count_finalists, describe, expect_whole
-from pipeline.params import Bundle
+from pipeline.gate import count_finalists, describe, expect_cost, expect_whole
 from pipeline.policy_file import load_policy
 
 if TYPE_CHECKING:
@@ -35,15 +40,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that was checked, and holds.
+    """One thing that was looked at, and does not speak against the bundle.
 
     Attributes:
         name: In a word or two.
-        said: What holds.
+        said: What holds; or what was not checked, and why.
+        state: `holds`; `none` where there was nothing to check; `unchecked` where it could not be.
     """
 
     name: str
     said: str
+    state: Literal["holds", "none", "unchecked"] = "holds"
 
 
 def _named(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,54 +84,21 @@ def _expect_same(recorded: Mapping[str, Any], derived: Mapping[str, Any], where:
     )
 
 
-def _expect_named(manifest: Fields, contents: Contents) -> None:
-    """Hold what the manifest says of its files against the files."""
-    want: dict[str, Any] = {
-        name: contents.verdict.text(name)
-        for name in ("slot", "candidate", "onnx_sha256", "policy_sha256", "decision_sha256")
-    }
-    want |= {
-        "subject": contents.evidence.subject.to_json(),
-        "passes": contents.compression.value["passes"],
-    }
-    for name, value in want.items():
-        if manifest.value.get(name) != value:
-            raise EvidenceError(
-                f"expected {name} as in the files it names, got another",
-                where=f"{manifest.where} {name}",
-                hint=_CHANGED,
-            )
-
-
 def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
     """Judge the evidence under the policy as the stage `gate` did."""
     file = load_policy(folder / "policy.yaml")
     slots = read_json(folder / "records" / "shortlist.json")["slots"]
     slot, finalists = contents.verdict.text("slot"), count_finalists(slots)
-    expect_whole(contents.evidence, str(folder / "evidence"))
+    where = folder / "evidence"
+    expect_whole(contents.evidence, str(where))
+    for model, record in (("baseline", contents.baseline), ("candidate", contents.model)):
+        expect_cost(contents.evidence, model, record.value, f"{where / 'cost.json'} {model}")
     decision = decide(file.checks, contents.evidence, file.policy, finalists=finalists)
     return describe(slot, slots[slot], file, finalists, decision, contents.evidence)
 
 
-def _provider(manifest: Fields) -> Bundle:
-    declared = dict(manifest.inner("declared").value)
-    # JSON has lists where the section holds a tuple.
-    limitations = declared.get("limitations")
-    try:
-        return Bundle.model_validate(
-            declared | {"limitations": tuple(limitations) if isinstance(limitations, list) else limitations}
-        )
-    except ValidationError as error:
-        keys = [".".join(map(str, entry["loc"])) for entry in error.errors()]
-        raise EvidenceError(
-            f"expected what the provider declares, got wrong {', '.join(keys)}",
-            where=f"{manifest.where} declared",
-            hint=_CHANGED,
-        ) from error
-
-
 def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:
-    want = model_card(contents, _provider(manifest)).encode()
+    want = model_card(contents, read_declared(manifest)).encode()
     if (folder / CARD).read_bytes() != want:
         raise EvidenceError(
             "expected the card that follows from the evidence, got another text",
@@ -136,14 +110,14 @@ def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:
 def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | None) -> Step:
     """Check the attestations; only with keys to trust do they have to be there."""
     if trusted is None and not (folder / ATTESTATIONS).exists():
-        return Step("signatures", "none; anyone could have made these files")
+        return Step("signatures", "none: anyone could have made these files", "none")
     from pipeline.attestation.envelopes import read_signed
 
     signed = read_signed(folder, contents, trusted or {})
     stated = f"{len(signed.predicates)} statements are about these files"
     if trusted is None:
-        by = ", ".join(key[:16] for key in signed.strangers)
-        return Step("signatures", f"{stated}; said to be signed by {by}, which --trust would check")
+        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
+        return Step("signatures", f"{stated}; said to be signed by {by}, which --trust would check", "none")
     if not signed.keys:
         by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
         raise EvidenceError(
@@ -154,12 +128,22 @@ def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | N
     return Step("signatures", f"{stated}, signed by {', '.join(key[:16] for key in signed.keys)}")
 
 
-def verify_bundle(folder: Path, trusted: Mapping[str, Key] | None = None) -> Iterator[Step]:
-    """Check a bundle step by step; each is yielded once it holds.
+def _version() -> str | None:
+    try:
+        return metadata.version("leangate")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def verify_bundle(
+    folder: Path, trusted: Mapping[str, Key] | None = None, *, signatures: bool = True
+) -> Iterator[Step]:
+    """Check a bundle step by step.
 
     Args:
         folder: The bundle.
         trusted: Public keys by their ids, of which one must have signed; None asks for no signature.
+        signatures: Whether to look at them; whoever signs anew does not.
 
     Raises:
         EvidenceError: at the first thing that does not hold.
@@ -172,14 +156,12 @@ def verify_bundle(folder: Path, trusted: Mapping[str, Key] | None = None) -> Ite
     total = sum(files.inner(name).count("bytes") for name in files.value)
     yield Step("files", f"{len(files.value)} files, {total:,} bytes, each with its SHA-256")
     contents = read_contents(folder)
-    _expect_named(manifest, contents)
-    yield Step(
-        "subject",
-        f"decision, policy, records and evidence are about model.onnx {contents.digest('model.onnx')}",
-    )
+    expect_named(manifest, contents)
+    about = contents.digest("model.onnx")
+    yield Step("subject", f"decision, policy, records and evidence are about model.onnx {about}")
     derived = _derive(folder, contents)
     maker = manifest.inner("environment").text("leangate")
-    same_version = maker == metadata.version("leangate")
+    same_version = maker == _version()
     recorded = contents.decision.value
     if not same_version:
         recorded, derived = _without_words(recorded), _without_words(derived)
@@ -193,5 +175,10 @@ def verify_bundle(folder: Path, trusted: Mapping[str, Key] | None = None) -> Ite
         _expect_card(folder, manifest, contents)
         yield Step("card", f"{CARD} says what follows from the evidence, and nothing else")
     else:
-        yield Step("card", f"not compared: leangate {maker} worded {CARD}, and this is another version")
-    yield _signatures(folder, contents, trusted)
+        other = f"leangate {maker} worded {CARD}, and this is another version"
+        if trusted is None:
+            yield Step("card", f"not compared: {other}; --trust checks who signed it", "unchecked")
+        else:
+            yield Step("card", f"{other}: the signature answers for its words")
+    if signatures:
+        yield _signatures(folder, contents, trusted)

@@ -440,7 +440,7 @@ rules:
   - {id: overall, kind: bounded, metric: accuracy_change, margin: 0.3, reason: why}
   - {id: levels, kind: bounded, metric: accuracy_change, margin: 0.5, slices: [slant], reason: why}
   - {id: finite, kind: assert, metric: nonfinite_outputs, max: 0, reason: why}
-  - {id: smaller, kind: assert, metric: bytes_ratio, max: 0.8, reason: why}
+  - {id: fewer, kind: assert, metric: macs_ratio, max: 0.8, reason: why}
   - {id: into-one, kind: screen, metric: flip_target_concentration, alarm: 0.01, reason: why, blocking: false}
 """
 
@@ -464,6 +464,10 @@ def judge_project(layout: Layout) -> None:
     arrays |= {"perturbation": np.zeros(pool)}
     write_table(table, header, arrays)
     write_text(layout.policy, LENIENT)
+    cost = json.loads((layout.evidence("first") / "cost.json").read_text())
+    for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist("first"))):
+        cost[model]["bytes"] = (folder / "model.onnx").stat().st_size
+    write_json(layout.evidence("first") / "cost.json", cost)
     decision = json.loads(layout.decision("first").read_text())
     subject = Subject(**decision["subject"])
     evidence = read_evidence(layout.evidence("first"), layout.timing("first"), subject)

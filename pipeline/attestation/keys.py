@@ -56,13 +56,17 @@ def make_keys(folder: Path) -> str:
     private = Ed25519PrivateKey.generate()
     secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     shown = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data, mode in ((PUBLIC, shown, 0o644), (PRIVATE, secret, 0o600)):
+        for name, data, mode in ((PRIVATE, secret, 0o600), (PUBLIC, shown, 0o644)):
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(folder / name)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
     except OSError as error:
+        for path in made:
+            path.unlink(missing_ok=True)
         raise StorageError(
             f"expected to write the keys, got {error.strerror}", where=str(error.filename or folder)
         ) from error
@@ -117,7 +121,13 @@ class _CommandSigner:
     """Signs by a command: it gets the bytes on standard input, and answers the signature in base64."""
 
     def __init__(self, command: str, public_key: Key) -> None:
-        self._command, self.public_key = shlex.split(command), public_key
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise InputError(f"expected a command, got {error}", where="LEANGATE_SIGNING_COMMAND") from error
+        if not self._command:
+            raise InputError("expected a command, got blanks", where="LEANGATE_SIGNING_COMMAND")
+        self.public_key = public_key
 
     def sign(self, payload: bytes) -> Signature:
         """Return the signature, checked.

@@ -64,13 +64,13 @@ def _outs(root: Path) -> Iterator[dict[str, Any]]:
     for stage in sorted(stages):
         if stage.partition("@")[0] in _LATER:
             continue
-        for out in stages[stage].get("outs") or []:
-            sha256 = _sha256(root / out["path"])
+        outs = stages[stage].get("outs") if isinstance(stages[stage], dict) else None
+        for out in outs or []:
+            path, md5 = str(out["path"]), str(out.get("md5", "")).removesuffix(".dir")
+            sha256 = _sha256(root / path)
             if sha256 is not None:
-                digest = {"sha256": sha256} | (
-                    {"md5": out["md5"].removesuffix(".dir")} if "md5" in out else {}
-                )
-                yield {"name": out["path"], "digest": digest, "annotations": {"stage": stage}}
+                digest = {"sha256": sha256} | ({"md5": md5} if md5 else {})
+                yield {"name": path, "digest": digest, "annotations": {"stage": stage}}
 
 
 def read_origin(root: Path) -> dict[str, Any]:
@@ -82,9 +82,15 @@ def read_origin(root: Path) -> dict[str, Any]:
         root: Folder of `dvc.yaml`.
 
     Raises:
-        InputError: if DVC's lock is none.
+        InputError: if there are no parameters, or DVC's lock is none.
     """
     params = root / "params.yaml"
+    if not params.is_file():
+        raise InputError(
+            "expected the project's parameters, got no such file",
+            where=str(params),
+            hint="run it in the folder that holds dvc.yaml",
+        )
     named = [
         {"name": name, "digest": {"sha256": sha256_file(root / name)}}
         for name in ("dvc.yaml", "params.yaml", "policy.yaml")

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from checks.evidence import Evidence, Subject, read_evidence
 from pipeline.decision_file import DECISION_SCHEMA
 from pipeline.fields import Fields, read_fields
+from pipeline.params import Bundle
 
 __all__ = [
     "ATTESTATIONS",
@@ -21,9 +24,11 @@ __all__ = [
     "RECORDS",
     "TABLES",
     "Contents",
+    "expect_named",
     "list_files",
     "read_bundle",
     "read_contents",
+    "read_declared",
     "read_manifest",
 ]
 
@@ -113,7 +118,7 @@ def _expect(want: object, came: object, what: str, where: str) -> None:
 def _expect_files(folder: Path, came: set[str]) -> None:
     want = {"model.onnx", "decision.json", "policy.yaml", "data-findings.json"}
     want |= {f"evidence/{name}" for name in TABLES} | {f"records/{name}.json" for name in RECORDS}
-    _expect(sorted(want), sorted(came - {CARD, MANIFEST, ATTESTATIONS}), "the files", str(folder))
+    _expect(sorted(want), sorted(came - {*_ABOUT}), "the files", str(folder))
 
 
 def _check_model(model: Fields, sha256: str, size: int) -> None:
@@ -273,6 +278,42 @@ def read_manifest(folder: Path) -> Fields:
     return manifest
 
 
+def expect_named(manifest: Fields, contents: Contents) -> None:
+    """Hold what the manifest says of its files against the files.
+
+    Raises:
+        EvidenceError: naming the key.
+    """
+    want: dict[str, object] = {
+        name: contents.verdict.text(name)
+        for name in ("slot", "candidate", "onnx_sha256", "policy_sha256", "decision_sha256")
+    }
+    want |= {"subject": contents.evidence.subject.to_json(), "passes": contents.compression.value["passes"]}
+    for name, value in want.items():
+        _expect(value, manifest.value.get(name), name, f"{manifest.where} {name}")
+
+
+def read_declared(manifest: Fields) -> Bundle:
+    """Return what the provider declares, as section `bundle` of `params.yaml` held it.
+
+    Raises:
+        EvidenceError: naming the keys that are wrong.
+    """
+    declared = dict(manifest.inner("declared").value)
+    # JSON has lists where the section holds a tuple.
+    if isinstance(limitations := declared.get("limitations"), list):
+        declared["limitations"] = tuple(limitations)
+    try:
+        return Bundle.model_validate(declared)
+    except ValidationError as error:
+        keys = [".".join(map(str, entry["loc"])) for entry in error.errors()]
+        raise EvidenceError(
+            f"expected what the provider declares, got wrong {', '.join(keys)}",
+            where=f"{manifest.where} declared",
+            hint=_STALE,
+        ) from error
+
+
 def read_bundle(folder: Path) -> tuple[Fields, Contents]:
     """Read a finished bundle and refuse it unless every digest of its manifest holds.
 
@@ -285,6 +326,5 @@ def read_bundle(folder: Path) -> tuple[Fields, Contents]:
     """
     manifest = read_manifest(folder)
     contents = read_contents(folder)
-    for name in ("candidate", "onnx_sha256", "policy_sha256", "decision_sha256"):
-        _expect(contents.verdict.text(name), manifest.text(name), name, manifest.where)
+    expect_named(manifest, contents)
     return manifest, contents

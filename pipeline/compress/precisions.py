@@ -80,8 +80,9 @@ METHODS: Mapping[str, Method] = {
     "rescue": _rescue,
 }
 
-_NEVER_SLOWER = ("weights", "dynamic", "static", "trained", "rescue")
-"""Methods whose file is refused if it is slower than float; float16 is made for other hardware than this."""
+_NEVER_SLOWER = ("weights", "dynamic", "static", "trained")
+"""Methods whose file is refused if it is slower than float; rescue times each rung by itself, and float16 is
+made for other hardware than this."""
 
 
 def quantize_file(job: Job) -> dict[str, Any]:

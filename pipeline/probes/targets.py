@@ -120,7 +120,7 @@ def _run_openvino(path: Path, images: Images) -> Images:
     return np.concatenate(parts)
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1].strip()[:200]}" if lines else type(error).__name__
 
@@ -143,7 +143,7 @@ def _try(runtime: Runtime, path: Path, images: Images, want: Images) -> Target:
         else:
             scores = _run_openvino(path, images)
     except Exception as error:  # a runtime of other people raises what it likes
-        return Target(runtime.name, "refused", reason=_first_line(error))
+        return Target(runtime.name, "refused", reason=_last_line(error))
     if scores.shape != want.shape:
         return Target(runtime.name, "refused", reason=f"answers {scores.shape} in place of {want.shape}")
     came, decided = decide(scores), decide(want)

@@ -270,6 +270,51 @@ def test_a_signature_of_another_key_does_not_open(bundle, keys, tmp_path, capsys
     assert main(["verify", str(bundle), "--trust", str(tmp_path / "other")]) == 0
 
 
+def test_several_places_of_keys_are_trusted_together(bundle, keys, tmp_path):
+    make_keys(tmp_path / "other")
+    places = [str(keys / "leangate.pub"), str(tmp_path / "other")]
+    for one, other in (places, places[::-1]):
+        assert main(["verify", str(bundle), "--trust", one, "--trust", other]) == 0
+
+
+def test_nobody_signs_what_does_not_follow(project, bundle, keys, monkeypatch, capsys):
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("LEANGATE_SIGNING_KEY", str(keys / "leangate.key"))
+    (bundle / "attestations.jsonl").unlink()
+    decision, manifest, verdict = (
+        bundle / name for name in ("decision.json", "bundle.json", "records/verdict.json")
+    )
+    value = json.loads(decision.read_text())
+    value["findings"][0]["value"] = 0.5
+    decision.write_text(json.dumps(value))
+    value = json.loads(verdict.read_text()) | {"decision_sha256": sha256_file(decision)}
+    verdict.write_text(json.dumps(value))
+    value = json.loads(manifest.read_text()) | {"decision_sha256": sha256_file(decision)}
+    for name in ("decision.json", "records/verdict.json"):
+        value["files"][name] = {"sha256": sha256_file(bundle / name), "bytes": (bundle / name).stat().st_size}
+    manifest.write_text(json.dumps(value))
+    assert main(["sign", str(bundle)]) == 4
+    assert "what follows from the evidence" in capsys.readouterr().err
+    assert not (bundle / "attestations.jsonl").exists()
+
+
+def test_signing_outside_a_project_is_wrong_use(bundle, keys, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setenv("LEANGATE_SIGNING_KEY", str(keys / "leangate.key"))
+    assert main(["sign", str(bundle)]) == 2
+    assert "folder that holds dvc.yaml" in capsys.readouterr().err
+
+
+def test_the_signature_answers_for_the_words_of_another_version(project, keys, tmp_path, monkeypatch):
+    """A later version cannot word the card again, and a trusted key has signed it."""
+    monkeypatch.setattr("pipeline.verification._version", lambda: "99.0")
+    assert main(["verify", str(project.bundle)]) == 4
+    assert main(["verify", str(project.bundle), "--trust", str(keys)]) == 0
+    make_keys(tmp_path / "other")
+    assert main(["verify", str(project.bundle), "--trust", str(tmp_path / "other")]) == 1
+
+
 def test_a_stranger_who_takes_the_name_of_a_trusted_key_is_found(bundle, keys, tmp_path, monkeypatch):
     make_keys(tmp_path / "other")
     monkeypatch.chdir(ROOT)
@@ -332,7 +377,9 @@ def test_what_is_no_key_is_refused(environment):
         find_signer(environment)
 
 
-@pytest.mark.parametrize("command", ["false", "echo short", "no-such-command-anywhere", "echo %%%"])
+@pytest.mark.parametrize(
+    "command", ["false", "echo short", "no-such-command-anywhere", "echo %%%", "echo 'open", " "]
+)
 def test_a_command_that_does_not_sign_is_one_sentence(keys, bundle, command, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("LEANGATE_SIGNING_COMMAND", command)

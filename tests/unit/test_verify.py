@@ -131,6 +131,28 @@ def test_evidence_that_was_changed_with_every_digest_mended_changes_the_verdicts
         list(verify_bundle(bundle))
 
 
+def test_costs_that_are_not_those_of_the_files_are_found(bundle):
+    path = bundle / "evidence" / "cost.json"
+    _edit(path, lambda value: value["candidate"].update(macs=value["candidate"]["macs"] // 2))
+    _edit(
+        bundle / "decision.json",
+        lambda value: value["evidence"].update({"cost.json": sha256_file(path)}),
+    )
+    _mend(bundle)
+    with pytest.raises(EvidenceError, match=r"cost\.json candidate: expected"):
+        list(verify_bundle(bundle))
+
+
+def test_a_file_too_many_and_one_too_few_are_named(bundle):
+    (bundle / "notes.txt").write_text("more")
+    with pytest.raises(EvidenceError, match=r"also \['notes\.txt'\]"):
+        list(verify_bundle(bundle))
+    (bundle / "notes.txt").unlink()
+    (bundle / "records" / "verdict.json").unlink()
+    with pytest.raises(EvidenceError, match=r"no \['records/verdict\.json'\]"):
+        list(verify_bundle(bundle))
+
+
 def test_a_card_that_says_more_is_found(bundle):
     path = bundle / "MODEL_CARD.md"
     path.write_text(path.read_text() + "\nComplies with everything.\n")
@@ -139,12 +161,20 @@ def test_a_card_that_says_more_is_found(bundle):
         list(verify_bundle(bundle))
 
 
-def test_the_words_of_another_version_are_not_compared(bundle):
+def test_the_words_of_another_version_are_not_compared_and_not_verified(bundle, capsys):
     _edit(bundle / "bundle.json", lambda value: value["environment"].update(leangate="0.0.1"))
     _edit(bundle / "decision.json", lambda value: value["findings"][0].update(message="Worded otherwise."))
     _mend(bundle)
-    said = {step.name: step.said for step in verify_bundle(bundle)}
-    assert "not compared" in said["card"]
+    # Anybody can write another version's number there: not compared is not verified.
+    (bundle / "MODEL_CARD.md").write_text("Complies with everything.")
+    _mend(bundle)
+    steps = {step.name: step for step in verify_bundle(bundle)}
+    assert "not compared" in steps["card"].said
+    assert steps["card"].state == "unchecked"
+    assert main(["verify", str(bundle)]) == 4
+    assert "NOT verified: not all of it could be checked" in capsys.readouterr().out
+    assert main(["verify", str(bundle), "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["verified"] is False
     _edit(bundle / "decision.json", lambda value: value["findings"][0].update(verdict="NO-FINDING"))
     _mend(bundle)
     with pytest.raises(EvidenceError):

@@ -129,6 +129,24 @@ def test_a_rung_that_asks_too_much_of_a_small_network_is_passed_over(setting, tm
     assert [record["outcome"] for record in figures["rungs"]][-2:] == ["impossible", "passed"]
 
 
+def test_a_rung_slower_than_float_is_passed_over_and_no_time_is_recorded(setting, tmp_path, monkeypatch):
+    source, lesson, _ = setting
+    asked = []
+
+    def time_it(*_):
+        asked.append(1)
+        if len(asked) == 1:
+            raise CompressionError("expected a file no slower than the float one, got 1.66 times its time")
+
+    monkeypatch.setattr("pipeline.compress.rescue.refuse_slower", time_it)
+    config = Rescue(method="rescue", max_accuracy_drop=0.05, max_class_drop=0.2)
+    images = lesson.dataset.split("calibration").images
+    figures = rescue(source, tmp_path / "int8.onnx", images, config, lesson)
+    assert figures["rungs"][0]["outcome"] == "impossible"
+    assert "1.66" not in str(figures["rungs"])
+    assert figures["rung"] == figures["rungs"][-1]["rung"] != figures["rungs"][0]["rung"]
+
+
 def test_options_that_help_are_kept_and_others_are_not(setting, tmp_path):
     def losses(config):
         helped = (
