@@ -121,6 +121,8 @@ def test_provenance_names_the_commit_and_what_the_lock_names(project, bundle, ke
     (root / "data").mkdir(parents=True)
     (root / "data" / "a.txt").write_text("a")
     (root / "model.bin").write_text("m")
+    (root / "bundle").mkdir()
+    (root / "bundle" / "model.onnx").write_text("what is described is no part of where it comes from")
     shutil.copy(project.params, root / "params.yaml")
     lock = {
         "train": {"cmd": "x", "outs": [{"path": "model.bin", "md5": "0" * 32, "hash": "md5"}]},
@@ -213,6 +215,22 @@ def _no_base64(bundle):
     _write(bundle, envelopes)
 
 
+def _other_spacing(bundle):
+    lines = [json.dumps(entry) for entry in _envelopes(bundle)]
+    (bundle / "attestations.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _other_base64(bundle):
+    """The same 64 bytes: the last digit of a signature holds four bits that no byte needs."""
+    envelopes = _envelopes(bundle)
+    text = envelopes[0]["signatures"][0]["sig"]
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = f"{text[:-3]}{digits[digits.index(text[-3]) ^ 1]}=="
+    assert base64.b64decode(other) == base64.b64decode(text)
+    envelopes[0]["signatures"][0]["sig"] = other
+    _write(bundle, envelopes)
+
+
 def _no_signature(bundle):
     _write(bundle, [entry | {"signatures": []} for entry in _envelopes(bundle)])
 
@@ -228,7 +246,7 @@ def _removed(bundle):
 
 CHANGES = [
     *(_cut_off, _twice, _other_origin, _other_subject, _other_type, _other_environment, _no_json, _nothing),
-    *(_no_base64, _no_signature, _one_unsigned, _removed),
+    *(_no_base64, _other_spacing, _other_base64, _no_signature, _one_unsigned, _removed),
 ]
 
 

@@ -87,6 +87,24 @@ def test_other_means_are_left(tmp_path):
     assert pool_planes(graph) == 0
 
 
+def test_pixels_are_rounded_once_where_their_scales_are_not_folded(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {"std": np.array([0.01, 0.3]).reshape(2, 1, 1), "w": rng.normal(size=(4, 2, 3, 3))}
+    weights |= {"mean": np.array([0.5, 4.0]).reshape(2, 1, 1), "head": rng.normal(size=(4, 4))}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()} | {"axes": np.array([2, 3])}
+    nodes = [
+        helper.make_node("Sub", ["image", "mean"], ["x"]),
+        helper.make_node("Mul", ["x", "std"], ["y"]),
+        helper.make_node("Conv", ["y", "w"], ["z"]),
+        helper.make_node("ReduceMean", ["z", "axes"], ["m"], keepdims=0),
+        helper.make_node("Gemm", ["m", "head"], ["scores"]),
+    ]
+    source = write_net(tmp_path / "a.onnx", nodes, weights, channels=2)
+    quantize_static_int8(source, tmp_path / "b.onnx", images_of(64, channels=2), StaticInt8())
+    kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
+    assert kinds[:3] == ["Sub", "Mul", "QuantizeLinear"]
+
+
 def test_nothing_between_first_and_last_layer_runs_in_floats(tmp_path):
     source = residual_net(tmp_path / "a.onnx")
     quantize_static_int8(source, tmp_path / "b.onnx", images_of(64), StaticInt8())
