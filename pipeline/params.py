@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from checks.errors import InputError, ParamsError
-from pipeline.compress.configs import PruneRecipe, QuantizeRecipe
+from pipeline.compress.configs import PruneRecipe
+from pipeline.compress.precision_configs import QuantizeRecipe
 from pipeline.search.configs import Search
 from pipeline.sections import Name, Section, Share, Training
 

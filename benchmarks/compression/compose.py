@@ -38,8 +38,9 @@ from picture import draw_picture
 from torch import nn
 
 from checks.canonical import sha256_file
-from pipeline.compress.configs import Pass, StaticInt8
+from pipeline.compress.configs import Pass
 from pipeline.compress.context import Context
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.recipe import apply_recipe
 from pipeline.compress.recovery import recover as train
 from pipeline.models.cost import measure_cost

@@ -35,7 +35,7 @@ from cifar import (
     quantize_with_onnxruntime,
 )
 
-from pipeline.compress.configs import DynamicInt8, Float16, StaticInt8, WeightsInt8
+from pipeline.compress.precision_configs import DynamicInt8, Float16, StaticInt8, WeightsInt8
 
 CONFIGS = {
     "static, minmax": StaticInt8(),

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnx
 
 from checks.errors import CompressionError
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import Graph
+from pipeline.compress.precision_configs import StaticInt8
 
 __all__ = [
     "LEAST_EXAMPLES",

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from checks.evidence import Output
 from pipeline.compress.configs import Distill
 from pipeline.models.training import Batch, LabelLoss, as_logits
@@ -66,7 +66,7 @@ def feature_loss(own: torch.Tensor, other: torch.Tensor, layer: str) -> tuple[to
         raise CompressionError(
             f"expected outputs of layer {layer!r} that differ in channels alone, "
             f"got (B, {', '.join(map(str, own.shape[1:]))}) and (B, {', '.join(map(str, other.shape[1:]))})",
-            where="distill.layers",
+            where="recover.distill.layers",
             hint="name layers that answer maps of the same height and width in both networks",
         )
     return functional.mse_loss(attention_map(own), attention_map(other)), "attention"
@@ -76,7 +76,7 @@ def find_layer(network: nn.Module, name: str, whose: str) -> nn.Module:
     """Return the layer called `name`, as the user's network calls it or as the recipe's figures do.
 
     Raises:
-        CompressionError: naming the closest layers, if there is none.
+        ParamsError: naming the closest layers, if there is none.
     """
     layers: dict[str, nn.Module] = dict(network.named_modules())
     # Behind its preprocessing, the user's network is called `network`.
@@ -85,9 +85,9 @@ def find_layer(network: nn.Module, name: str, whose: str) -> nn.Module:
             return layers[known]
     names = [known for known in layers if known]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-    raise CompressionError(
+    raise ParamsError(
         f"expected a layer of the {whose}, got {name!r}",
-        where="distill.layers",
+        where="recover.distill.layers",
         hint=f"close to it: {', '.join(close)}" if close else f"the {whose} has no named layers",
     )
 
@@ -117,7 +117,7 @@ def _expect_seen(seen: dict[str, torch.Tensor], layers: Sequence[str], whose: st
     if missing:
         raise CompressionError(
             f"expected layers of the {whose} that run and answer one tensor, got {missing}",
-            where="distill.layers",
+            where="recover.distill.layers",
         )
 
 
@@ -167,7 +167,8 @@ class Distillation:
         """Return the loss of `network` on a batch.
 
         Raises:
-            CompressionError: if a layer is unknown, or its outputs cannot be compared.
+            ParamsError: if a layer is unknown.
+            CompressionError: if its outputs cannot be compared.
         """
         config = self.config
         target, wanted = self._ask(batch.clean)

@@ -32,7 +32,7 @@ class Job:
     Attributes:
         source: The float32 file; never changed.
         destination: Where the result goes.
-        config: Method and options, one of `pipeline.compress.configs.QuantizeRecipe`.
+        config: Method and options, one of `pipeline.compress.precision_configs.QuantizeRecipe`.
         images: `(N, C, H, W)` float32, raw pixels of the calibration split.
         output: What the file answers.
         lesson: Makes what int8 is trained with; asked only by methods that train.

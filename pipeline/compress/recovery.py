@@ -47,7 +47,8 @@ def retrain(
         Under `matched`, how each layer of `distill.layers` was compared: by `values` or by `attention`.
 
     Raises:
-        CompressionError: if a layer is unknown, or its outputs cannot be compared.
+        ParamsError: if a layer is unknown.
+        CompressionError: if its outputs cannot be compared.
     """
     split = dataset.split("train")
     labels = LabelLoss(config.label_smoothing, output)
@@ -87,7 +88,8 @@ def recover(module: nn.Module, config: Recover, context: Context, *, part: Part 
         part: Which steps of the training to take; all by default.
 
     Raises:
-        CompressionError: if a layer of `distill.layers` is unknown, or its outputs cannot be compared.
+        ParamsError: if a layer of `distill.layers` is unknown.
+        CompressionError: if its outputs cannot be compared.
     """
     trained = copy.deepcopy(module)
     figures = retrain(

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from checks.errors import CompressionError, InputError, ProbeError
-from pipeline.compress.configs import Rescue, StaticInt8, TrainedInt8
+from pipeline.compress.precision_configs import Rescue, StaticInt8, TrainedInt8
 from pipeline.compress.speed import refuse_slower
 from pipeline.compress.static_int8 import quantize_static_int8
 from pipeline.compress.trained_int8 import Lesson, quantize_trained_int8

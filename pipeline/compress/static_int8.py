@@ -18,13 +18,13 @@ from checks.errors import CompressionError, ParamsError
 from checks.evidence import Output
 from pipeline.compress.bias_correction import add_missing_biases, correct_biases
 from pipeline.compress.calibration import find_ranges
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.equalization import equalize_layers
 from pipeline.compress.folding import fold_batch_norms, fold_input_scale
 from pipeline.compress.graphs import Graph, read_graph
 from pipeline.compress.integers import count_integer_layers, expect_integers
 from pipeline.compress.pooling import pool_planes
 from pipeline.compress.portable import make_portable
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.qdq import quantized_layers, to_qdq
 from pipeline.compress.sensitivity import rank_layers
 from pipeline.models.onnx_file import compact_model, save_onnx

@@ -24,7 +24,7 @@ from torch import nn
 
 from checks.errors import CompressionError
 from checks.evidence import Output
-from pipeline.compress.configs import StaticInt8, TrainedInt8
+from pipeline.compress.precision_configs import StaticInt8, TrainedInt8
 from pipeline.compress.recovery import retrain
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
 from pipeline.compress.trainable_twin import TrainableTwin

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from pipeline.compress.configs import Pass, QuantizeRecipe
+from pipeline.compress.configs import Pass
+from pipeline.compress.precision_configs import QuantizeRecipe
 from pipeline.plain import shorten
 from pipeline.report.wording import count_of
 from pipeline.sections import Section, Training

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from checks.canonical import sha256_file
 from checks.errors import CompressionError, InputError, ModelError, ParamsError
-from pipeline.compress.configs import QuantizeRecipe, Recover
+from pipeline.compress.configs import Recover
+from pipeline.compress.precision_configs import QuantizeRecipe
 from pipeline.layout import Layout
 from pipeline.params import Attack, Params, Time
 from pipeline.search.space import Drawn

@@ -15,6 +15,7 @@ PLUMBING = {
     "canonical",
     "errors",
     "configs",
+    "precision_configs",
     "files",
     "layout",
     "params",

@@ -7,8 +7,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from pipeline.compress.calibration import find_ranges
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.qdq import to_qdq
 from pipeline.models.cost import measure_cost
 from pipeline.models.onnx_file import compact_model, save_onnx

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.compress.bias_correction import add_missing_biases, correct_biases, mean_outputs
 from pipeline.compress.calibration import find_ranges
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.qdq import to_qdq
 from tests.onnx_nets import answers, images_of, residual_net
 

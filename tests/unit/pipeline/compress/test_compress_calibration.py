@@ -14,8 +14,8 @@ from pipeline.compress.calibration import (
     percentile_range,
     run_on,
 )
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
+from pipeline.compress.precision_configs import StaticInt8
 from tests.onnx_nets import images_of, residual_net
 
 

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.configs import Distill
 from pipeline.compress.distillation import Distillation, attention_map, feature_loss, soft_target_loss
 from pipeline.models.training import Batch, LabelLoss
@@ -139,7 +139,7 @@ def test_a_teacher_sees_images_before_the_attack_and_is_left_alone():
 
 def test_an_unknown_layer_is_answered_with_close_ones():
     config = Distill(features=1.0, layers=("frist",))
-    with pytest.raises(CompressionError, match="layer of the baseline, got 'frist'") as caught:
+    with pytest.raises(ParamsError, match="layer of the baseline, got 'frist'") as caught:
         Distillation(Net(4), config, LabelLoss())
     assert "first" in caught.value.hint
     teacher = Net(4)

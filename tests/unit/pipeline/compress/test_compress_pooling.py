@@ -7,9 +7,9 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
 from pipeline.compress.pooling import pool_planes
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.static_int8 import quantize_static_int8
 from tests.onnx_nets import answers, images_of, residual_net, write_net
 

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
 from pipeline.compress.portable import is_portable, saturating_channels
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.qdq import quantized_layers
 from pipeline.compress.static_int8 import quantize_static_int8
 from tests.onnx_nets import answers, images_of, residual_net

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 import pipeline.compress.precisions as precisions
 from checks.canonical import dumps
 from checks.errors import CompressionError
-from pipeline.compress.configs import QuantizeRecipe
+from pipeline.compress.precision_configs import QuantizeRecipe
 from pipeline.compress.precisions import METHODS, Job, quantize_file
 from pipeline.compress.trained_int8 import Lesson
 from pipeline.models.recording import record_model

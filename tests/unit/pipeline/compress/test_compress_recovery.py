@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from checks.errors import CompressionError
+from checks.errors import ParamsError
 from pipeline.compress.adversary import Descent, step_size
 from pipeline.compress.configs import Adversarial, Recover
 from pipeline.compress.recovery import recover
@@ -105,7 +105,7 @@ def test_features_are_followed_across_other_widths(context):
 
 def test_an_unknown_layer_costs_no_epoch(context):
     teacher = _net()
-    with pytest.raises(CompressionError, match="layer of the network, got '3'"):
+    with pytest.raises(ParamsError, match="layer of the network, got '3'"):
         _recover(teacher[:3], replace(context, teacher=teacher), distill={"features": 1.0, "layers": ("3",)})
 
 

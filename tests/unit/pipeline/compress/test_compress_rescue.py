@@ -10,7 +10,8 @@ from sklearn.metrics import recall_score
 from torch import nn
 
 from checks.errors import CompressionError, ParamsError
-from pipeline.compress.configs import Recover, Rescue, StaticInt8, TrainedInt8
+from pipeline.compress.configs import Recover
+from pipeline.compress.precision_configs import Rescue, StaticInt8, TrainedInt8
 from pipeline.compress.recovery import recover
 from pipeline.compress.rescue import measure_drop, rescue
 from pipeline.compress.static_int8 import quantize_static_int8

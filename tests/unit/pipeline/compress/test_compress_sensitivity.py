@@ -7,9 +7,9 @@ from scipy.special import rel_entr, softmax
 
 from checks.errors import CompressionError, ParamsError
 from pipeline.compress.calibration import find_ranges
-from pipeline.compress.configs import StaticInt8
 from pipeline.compress.graphs import read_graph
 from pipeline.compress.integers import expect_integers
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.qdq import to_qdq
 from pipeline.compress.sensitivity import divergence, rank_layers
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8

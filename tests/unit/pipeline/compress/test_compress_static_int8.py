@@ -7,7 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from checks.errors import CompressionError, ParamsError
-from pipeline.compress.configs import StaticInt8
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
 from tests.onnx_nets import answers, images_of, residual_net, write_net
 

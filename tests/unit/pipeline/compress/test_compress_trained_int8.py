@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from checks.errors import CompressionError
-from pipeline.compress.configs import Recover, StaticInt8, TrainedInt8
+from pipeline.compress.configs import Recover
+from pipeline.compress.precision_configs import StaticInt8, TrainedInt8
 from pipeline.compress.recovery import recover
 from pipeline.compress.static_int8 import integer_share, quantize_static_int8
 from pipeline.compress.trainable_twin import Integers, TrainableTwin

@@ -12,7 +12,7 @@ from onnx import helper
 
 from checks.errors import ModelError
 from leangate.cli import main
-from pipeline.compress.configs import StaticInt8
+from pipeline.compress.precision_configs import StaticInt8
 from pipeline.compress.static_int8 import quantize_static_int8
 from pipeline.probes.session import open_session, predict
 from pipeline.probes.targets import RUNTIMES, Runtime, check_targets
