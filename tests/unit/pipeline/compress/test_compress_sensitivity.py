@@ -68,7 +68,9 @@ def test_the_worst_stay_float_and_the_answers_gain(spoiled, tmp_path):
 
 def test_keeping_all_layers_float_is_refused(spoiled, tmp_path):
     path, images = spoiled
-    with pytest.raises(ParamsError, match="keep_float below the number of layers 4 that could stay float, got 4"):
+    with pytest.raises(
+        ParamsError, match="keep_float below the number of layers 4 that could stay float, got 4"
+    ):
         quantize_static_int8(path, tmp_path / "x.onnx", images, StaticInt8(keep_float=4))
     assert not (tmp_path / "x.onnx").exists()
 
