@@ -28,7 +28,7 @@ from pipeline.files import write_text
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer
 
-__all__ = ["Signed", "attest", "read_signed"]
+__all__ = ["Signed", "attest", "open_envelope", "read_signed", "seal"]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
@@ -68,20 +68,13 @@ def attest(
         origin: What it was made from.
         signer: Of Ed25519, so that the same bundle and key give the same bytes.
     """
-    from securesystemslib.dsse import Envelope
-
     files = _digests(folder)
     predicates = {
         PROVENANCE: provenance(folder, manifest, origin),
         GATE_EVIDENCE: gate_evidence(contents),
         SUMMARY: summary(contents),
     }
-    lines = []
-    for kind, predicate in predicates.items():
-        payload = _dumps(statement(files, kind, predicate)).encode()
-        envelope = Envelope(payload, PAYLOAD_TYPE, {})
-        envelope.sign(signer)
-        lines.append(_dumps(envelope.to_dict()))
+    lines = [seal(statement(files, kind, predicate), signer) for kind, predicate in predicates.items()]
     write_text(folder / ATTESTATIONS, "".join(f"{line}\n" for line in lines))
 
 
@@ -101,8 +94,21 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _open(line: str, where: str, trusted: Mapping[str, Key]) -> tuple[Any, set[str], set[str]]:
-    """Return the statement in an envelope, the trusted keys that signed it, and the other keys."""
+def seal(value: Mapping[str, Any], signer: Signer) -> str:
+    """Return the line that holds a statement, signed."""
+    from securesystemslib.dsse import Envelope
+
+    envelope = Envelope(_dumps(value).encode(), PAYLOAD_TYPE, {})
+    envelope.sign(signer)
+    return _dumps(envelope.to_dict())
+
+
+def open_envelope(line: str, where: str, trusted: Mapping[str, Key]) -> tuple[Any, set[str], set[str]]:
+    """Return the statement in an envelope, the trusted keys that signed it, and the other keys.
+
+    Raises:
+        EvidenceError: if it is no envelope in canonical form, or a trusted key's signature does not hold.
+    """
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
 
@@ -172,7 +178,7 @@ def read_signed(folder: Path, contents: Contents, trusted: Mapping[str, Key]) ->
     strangers: set[str] = set()
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path} line {number}"
-        value, held, others = _open(line, where, trusted)
+        value, held, others = open_envelope(line, where, trusted)
         kinds.append(_expect_statement(value, files, contents, where))
         by_all = held if by_all is None else by_all & held
         strangers |= others

@@ -18,7 +18,7 @@ from checks.errors import InputError, StorageError
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signature, Signer
 
-__all__ = ["KEY_VARIABLES", "PRIVATE", "PUBLIC", "find_signer", "make_keys", "read_trusted"]
+__all__ = ["KEY_VARIABLES", "PRIVATE", "PUBLIC", "find_signer", "make_keys", "read_signer", "read_trusted"]
 
 PRIVATE, PUBLIC = "leangate.key", "leangate.pub"
 KEY_VARIABLES = ("LEANGATE_SIGNING_KEY", "LEANGATE_SIGNING_COMMAND", "LEANGATE_SIGNING_PUBLIC_KEY")
@@ -161,7 +161,12 @@ class _CommandSigner:
         return signature
 
 
-def _file_signer(text: str) -> Signer:
+def read_signer(text: str) -> Signer:
+    """Return what signs with a private key in PEM, or in the file of that name.
+
+    Raises:
+        InputError: if it is no Ed25519 key, or a file that others may read.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from securesystemslib.signer import CryptoSigner
@@ -200,7 +205,7 @@ def find_signer(environment: Mapping[str, str]) -> Signer | None:
     if key and command:
         raise InputError(f"expected one of {KEY_VARIABLES[0]} and {KEY_VARIABLES[1]}, got both")
     if key:
-        return _file_signer(key)
+        return read_signer(key)
     if command:
         if not public:
             raise InputError(f"expected {KEY_VARIABLES[2]} with {KEY_VARIABLES[1]}, got none")
