@@ -21,8 +21,8 @@ from checks.evidence import Evidence, Examples, Subject
 from pipeline.data.dataset import data_digest
 from pipeline.layout import Layout
 from pipeline.models.record import SCHEMA
-from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
+from pipeline.probes.pool import ATTACKS
 from pipeline.probes.tables import write_table
 
 __all__ = ["command_verdict", "make_project", "write_evidence"]

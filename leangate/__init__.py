@@ -5,4 +5,8 @@ This package is the face that other repositories install: the command `leangate`
 produces (data, models, evidence, bundle, registration) and `checks` judges.
 """
 
-__version__ = "0.1.0"
+from pipeline.version import VERSION
+
+__all__ = ["__version__"]
+
+__version__ = VERSION

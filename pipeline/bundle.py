@@ -29,6 +29,7 @@ from pipeline.fields import read_fields
 from pipeline.files import output_dir, write_json, write_text
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.version import VERSION
 
 __all__ = ["run"]
 
@@ -39,7 +40,6 @@ _LIBRARIES = (
         "adversarial-robustness-toolbox",
         "fairlearn",
         "great-expectations",
-        "leangate",
         "numpy",
         "onnx",
         "onnxruntime",
@@ -149,7 +149,7 @@ def _at_origin(error: EvidenceError, folder: Path, sources: dict[str, Path]) -> 
 
 
 def _environment() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "leangate": VERSION}
     for name in _LIBRARIES:
         try:
             versions[name] = metadata.version(name)

@@ -11,22 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from checks.canonical import read_json, sha256_file
-from checks.consistency import expect_consistent
 from checks.decision import Decision, absent, decide, decide_unreadable
 from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
 from checks.evidence import Evidence, Subject, read_evidence
-from checks.flips import most_changed
 from pipeline.data.dataset import data_digest
 from pipeline.data.test_examples import expect_test_split
 from pipeline.files import write_json
+from pipeline.judgement import count_finalists, describe, describe_head, expect_cost, expect_whole
 from pipeline.layout import Layout
 from pipeline.models.record import read_record
 from pipeline.params import Params
 from pipeline.policy_file import PolicyFile, load_policy
-from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
 
-__all__ = ["Judged", "count_finalists", "describe", "expect_cost", "expect_whole", "judge_slot", "run"]
+__all__ = ["Judged", "judge_slot", "run"]
 
 
 @dataclass(frozen=True)
@@ -66,37 +64,11 @@ def _read(layout: Layout, slot: str) -> Evidence:
     return evidence
 
 
-def expect_whole(evidence: Evidence, where: str) -> None:
-    """Refuse evidence whose files contradict each other, or whose pool of attacks lacks one.
-
-    Raises:
-        EvidenceError: naming what.
-    """
-    if set(evidence.attacks.names) != set(ATTACKS):
-        raise EvidenceError(
-            f"expected the attacks {list(ATTACKS)}, got {list(evidence.attacks.names)}",
-            where=where,
-            hint="a pool without its strongest attack flatters; run `dvc repro`",
-        )
-    expect_consistent(evidence)
-
-
 def _expect_cost(layout: Layout, slot: str, evidence: Evidence) -> None:
     """Refuse costs that are not those of the very files."""
     for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist(slot))):
         record = {**read_record(folder), "bytes": (folder / "model.onnx").stat().st_size}
         expect_cost(evidence, model, record, f"{layout.evidence(slot) / 'cost.json'} {model}")
-
-
-def expect_cost(evidence: Evidence, model: str, record: Mapping[str, Any], where: str) -> None:
-    """Refuse costs that are not those of a model's record.
-
-    Raises:
-        EvidenceError: naming both.
-    """
-    said, want = evidence.cost.get(model), {key: record.get(key) for key in ("bytes", "macs", "parameters")}
-    if said != want:
-        raise EvidenceError(f"expected {want} of the {model}, got {said}", where=where)
 
 
 def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple[Decision, Evidence | None]:
@@ -113,13 +85,6 @@ def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple
             f"expected evidence, got {type(error).__name__}: {error}", where=str(layout.evidence(slot))
         )
         return decide_unreadable(file.policy, broken, finalists=finalists), None
-
-
-def _most_changed(evidence: Evidence) -> list[dict[str, Any]]:
-    try:
-        return most_changed(evidence)
-    except LeanGateError:  # scores that are no scores; the findings say so
-        return []
 
 
 def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
@@ -143,56 +108,9 @@ def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
     finalists = count_finalists(slots)
     if slots[slot] is None:
         nothing = dict(absent(file.policy, finalists=finalists))
-        return Judged(None, _head(slot, None, file, finalists) | nothing)
+        return Judged(None, describe_head(slot, None, file, finalists) | nothing)
     decision, evidence = _judge(layout, slot, file, finalists)
     return Judged(decision, describe(slot, slots[slot], file, finalists, decision, evidence))
-
-
-def count_finalists(slots: Mapping[str, object]) -> int:
-    """Return how many candidates share alpha."""
-    return max(1, sum(name is not None for name in slots.values()))
-
-
-def _head(slot: str, candidate: str | None, file: PolicyFile, finalists: int) -> dict[str, Any]:
-    return {
-        "slot": slot,
-        "candidate": candidate,
-        "policy": {"name": file.policy.name, "sha256": file.sha256},
-        "plugins": dict(file.plugins),
-        "alpha": file.policy.alpha,
-        "finalists": finalists,
-        "subject": None,
-        "evidence": {},
-        "most_changed": [],
-    }
-
-
-def describe(
-    slot: str,
-    candidate: str | None,
-    file: PolicyFile,
-    finalists: int,
-    decision: Decision,
-    evidence: Evidence | None,
-) -> dict[str, Any]:
-    """Return a decision as it is written: the same from the same evidence, whoever asks.
-
-    Args:
-        slot: Of the shortlist.
-        candidate: Its name.
-        file: The policy.
-        finalists: How many share alpha.
-        decision: What was decided.
-        evidence: On what; None if it could not be read.
-    """
-    head = _head(slot, candidate, file, finalists)
-    if evidence is not None:
-        head |= {
-            "subject": evidence.subject.to_json(),
-            "evidence": dict(evidence.files),
-            "most_changed": _most_changed(evidence),
-        }
-    return head | decision.to_json()
 
 
 def run(layout: Layout, params: Params, *, slot: str) -> None:

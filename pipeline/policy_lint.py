@@ -19,7 +19,7 @@ __all__ = ["expect_possible", "lint_policy"]
 
 
 def _effort(examples: Examples, params: Params) -> Effort:
-    from pipeline.probes.attack import ATTACKS
+    from pipeline.probes.pool import ATTACKS
 
     count = min(params.evaluate.attack.examples, len(examples.ids))
     # The draw of `evaluate`, so that units with several examples are counted as they will be.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +25,9 @@ from pipeline.card.contents import (
 )
 from pipeline.card.model_card import model_card
 from pipeline.fields import Fields
-from pipeline.gate import count_finalists, describe, expect_cost, expect_whole
+from pipeline.judgement import count_finalists, describe, expect_cost, expect_whole
 from pipeline.policy_file import load_policy
+from pipeline.version import VERSION
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
@@ -128,13 +128,6 @@ def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | N
     return Step("signatures", f"{stated}, signed by {', '.join(key[:16] for key in signed.keys)}")
 
 
-def _version() -> str | None:
-    try:
-        return metadata.version("leangate")
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def verify_bundle(
     folder: Path, trusted: Mapping[str, Key] | None = None, *, signatures: bool = True
 ) -> Iterator[Step]:
@@ -161,7 +154,7 @@ def verify_bundle(
     yield Step("subject", f"decision, policy, records and evidence are about model.onnx {about}")
     derived = _derive(folder, contents)
     maker = manifest.inner("environment").text("leangate")
-    same_version = maker == _version()
+    same_version = maker == VERSION
     recorded = contents.decision.value
     if not same_version:
         recorded, derived = _without_words(recorded), _without_words(derived)

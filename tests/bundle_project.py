@@ -449,9 +449,9 @@ def judge_project(layout: Layout) -> None:
     """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up."""
     from checks.decision import decide
     from checks.evidence import read_evidence
-    from pipeline.gate import describe
+    from pipeline.judgement import describe
     from pipeline.policy_file import load_policy
-    from pipeline.probes.attack import ATTACKS
+    from pipeline.probes.pool import ATTACKS
 
     table = layout.evidence("first") / "attacks.npz"
     with np.load(table) as archive:

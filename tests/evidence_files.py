@@ -18,8 +18,8 @@ from pipeline.data.dataset import data_digest
 from pipeline.files import write_bytes, write_json
 from pipeline.layout import Layout
 from pipeline.models.record import SCHEMA
-from pipeline.probes.attack import ATTACKS
 from pipeline.probes.code_digest import code_sha256
+from pipeline.probes.pool import ATTACKS
 from pipeline.probes.tables import write_table
 
 

@@ -23,6 +23,7 @@ from checks.errors import ProbeError
 from checks.evidence import Attacks
 from pipeline.params import Attack
 from pipeline.probes.art_import import import_art
+from pipeline.probes.pool import ATTACKS
 from pipeline.probes.session import decide, predict
 from pipeline.progress import track
 
@@ -33,19 +34,10 @@ if TYPE_CHECKING:
     from pipeline.data.dataset import Split
     from pipeline.probes.twin import Twin
 
-__all__ = ["ATTACKS", "Target", "measure_robustness", "project", "run_attacks"]
+__all__ = ["Target", "measure_robustness", "project", "run_attacks"]
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-
-ATTACKS = (
-    "clean",
-    "noise",
-    "pgd-on-baseline",
-    "pgd-on-candidate",
-    "square-on-baseline",
-    "square-on-candidate",
-)
 
 # Slack that keeps a measured perturbation from exceeding the budget by a rounding of the division.
 SLACK = 1e-12

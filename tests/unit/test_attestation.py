@@ -326,7 +326,7 @@ def test_signing_outside_a_project_is_wrong_use(bundle, keys, tmp_path, monkeypa
 
 def test_the_signature_answers_for_the_words_of_another_version(project, keys, tmp_path, monkeypatch):
     """A later version cannot word the card again, and a trusted key has signed it."""
-    monkeypatch.setattr("pipeline.verification._version", lambda: "99.0")
+    monkeypatch.setattr("pipeline.verification.VERSION", "99.0")
     assert main(["verify", str(project.bundle)]) == 4
     assert main(["verify", str(project.bundle), "--trust", str(keys)]) == 0
     make_keys(tmp_path / "other")

@@ -20,7 +20,8 @@ from onnx import helper, numpy_helper
 
 from checks.errors import ProbeError
 from pipeline.params import Attack
-from pipeline.probes.attack import ATTACKS, Target, project, run_attacks
+from pipeline.probes.attack import Target, project, run_attacks
+from pipeline.probes.pool import ATTACKS
 from pipeline.probes.session import open_session, predict
 from pipeline.probes.twin import build_twin
 
