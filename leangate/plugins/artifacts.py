@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an artifact's URI to its files, inside the server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from checks.errors import EvidenceError
+
+__all__ = ["files_of"]
+
+_DESTINATION = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
+_LOCAL = ("", "file", "worm+file")
+
+
+def _resolve(uri: str) -> str:
+    """Return where the server keeps what clients know by `mlflow-artifacts:`."""
+    parts = urlsplit(uri)
+    if parts.scheme != "mlflow-artifacts":
+        return uri
+    base = os.environ.get(_DESTINATION, "")
+    if not base:
+        raise EvidenceError("expected the server to keep its artifacts itself", where=uri)
+    path = unquote(parts.path).lstrip("/")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise EvidenceError("expected a plain path, got one that leads elsewhere", where=uri)
+    return f"{base.rstrip('/')}/{path}"
+
+
+def _local_path(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    if parts.scheme not in _LOCAL or parts.netloc not in ("", "localhost"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else uri)
+
+
+@contextmanager
+def files_of(uri: str) -> Iterator[Path]:
+    """Yield the folder of an artifact; one that lies on another machine is fetched, and removed afterwards.
+
+    Raises:
+        EvidenceError: if there is none.
+    """
+    place = _resolve(uri)
+    local = _local_path(place)
+    if local is not None:
+        if not local.is_dir():
+            raise EvidenceError("expected the files of an artifact, got none", where=uri)
+        yield local
+        return
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory(prefix="leangate-") as folder:
+        try:
+            fetched = get_artifact_repository(place).download_artifacts("", folder)
+        except Exception as error:  # of as many libraries as there are stores
+            raise EvidenceError(
+                f"expected to fetch the files of an artifact, got {type(error).__name__}", where=uri
+            ) from error
+        yield Path(fetched)

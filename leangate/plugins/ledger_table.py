@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger in the registry's own database, written in the transaction of what it tells of."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from pipeline.ledger.entries import Checkpoint, Entry, Head, append, parse_entry, sign_checkpoint
+from pipeline.ledger.merkle import Frontier
+from pipeline.ledger.verification import START
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
+__all__ = ["LedgerTable"]
+
+_metadata = sa.MetaData()
+
+# Integers of 64 bits are no automatic keys on SQLite, and are not meant to be here.
+_entries = sa.Table(
+    "leangate_ledger",
+    _metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("act", sa.String(32), nullable=False, index=True),
+    sa.Column("model", sa.String(256), nullable=False, index=True),
+    sa.Column("version", sa.String(16), nullable=False),
+    sa.Column("entry", sa.Text, nullable=False),
+    sa.Column("checkpoint", sa.Text, nullable=False),
+)
+_head = sa.Table(
+    "leangate_ledger_head",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("ledger", sa.String(32), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.Text, nullable=False),
+    sa.Column("last", sa.String(64), nullable=False),
+    sa.Column("at", sa.String(40), nullable=False),
+)
+
+
+class LedgerTable:
+    """Reads and appends; there is no way to change or remove an entry."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        try:
+            _metadata.create_all(engine)
+        except (OperationalError, ProgrammingError, IntegrityError):
+            # Another worker of the same server was faster; if it was something else, this says so.
+            _metadata.create_all(engine)
+        with engine.connect() as connection:
+            opened = connection.execute(sa.select(_head.c.id)).first()
+        if opened is None:
+            self._open(engine)
+
+    def _open(self, engine: sa.Engine) -> None:
+        start = Head(secrets.token_hex(16), Frontier(), START, datetime(1970, 1, 1, tzinfo=UTC))
+        values = {
+            "id": 1,
+            "ledger": start.ledger,
+            "size": 0,
+            "frontier": "[]",
+            "last": START,
+            "at": start.at.isoformat(),
+        }
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.insert(_head).values(values))
+                self.add(connection, start, append(start, "open", "", "", {}, None), None)
+        except IntegrityError:
+            return
+
+    @staticmethod
+    def lock(session: Any) -> Head:
+        """Return the end of the ledger, which nobody else can move before this transaction is over."""
+        # A write that changes nothing: it takes the lock on every database there is.
+        session.execute(sa.update(_head).where(_head.c.id == 1).values(id=1))
+        row = session.execute(sa.select(_head)).one()
+        frontier = Frontier(int(row.size), tuple(json.loads(row.frontier)))
+        return Head(row.ledger, frontier, row.last, datetime.fromisoformat(row.at))
+
+    @staticmethod
+    def add(session: Any, head: Head, entry: Entry, signer: Signer | None) -> None:
+        """Append an entry that follows `head`, with its checkpoint."""
+        frontier = head.frontier.add(entry.leaf)
+        checkpoint = (
+            Checkpoint(frontier.size, frontier.root)
+            if signer is None
+            else sign_checkpoint(head.ledger, frontier, signer)
+        )
+        session.execute(
+            sa.insert(_entries).values(
+                number=entry.number,
+                act=entry.act,
+                model=entry.model[:256],
+                version=entry.version[:16],
+                entry=entry.line,
+                checkpoint=json.dumps(checkpoint.to_json(), sort_keys=True),
+            )
+        )
+        session.execute(
+            sa.update(_head)
+            .where(_head.c.id == 1)
+            .values(
+                size=frontier.size,
+                frontier=json.dumps(list(frontier.hashes)),
+                last=entry.leaf,
+                at=entry.at.isoformat(),
+            )
+        )
+
+    @staticmethod
+    def select(session: Any, model: str, acts: Sequence[str], everywhere: Sequence[str] = ()) -> list[Entry]:
+        """Return entries in order: of one model by acts, and of all models by the acts in `everywhere`."""
+        wanted = sa.and_(_entries.c.model == model, _entries.c.act.in_(acts))
+        if everywhere:
+            wanted = sa.or_(wanted, _entries.c.act.in_(everywhere))
+        rows = session.execute(
+            sa.select(_entries.c.number, _entries.c.entry).where(wanted).order_by(_entries.c.number)
+        )
+        return [parse_entry(row.entry, f"ledger entry {row.number}") for row in rows]
+
+    @staticmethod
+    def last(session: Any, model: str) -> Entry | None:
+        """Return the last entry of a model."""
+        row = session.execute(
+            sa.select(_entries.c.number, _entries.c.entry)
+            .where(_entries.c.model == model)
+            .order_by(_entries.c.number.desc())
+            .limit(1)
+        ).first()
+        return None if row is None else parse_entry(row.entry, f"ledger entry {row.number}")
+
+    @staticmethod
+    def page(session: Any, after: int, count: int) -> list[tuple[int, str, Mapping[str, Any]]]:
+        """Return the next entries of the whole ledger: number, line and checkpoint."""
+        rows = session.execute(
+            sa.select(_entries).where(_entries.c.number > after).order_by(_entries.c.number).limit(count)
+        )
+        return [(int(row.number), str(row.entry), json.loads(row.checkpoint)) for row in rows]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`registry.yaml`: whom a gated registry believes. It lies with the server, out of reach of its clients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from checks.errors import InputError
+from pipeline.attestation.keys import read_signer, read_trusted
+from pipeline.params import load_yaml
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key, Signer
+
+__all__ = ["CONFIG_VARIABLE", "RegistryConfig", "Trust", "load_trust"]
+
+CONFIG_VARIABLE = "LEANGATE_REGISTRY"
+"""Environment variable of the server: path of `registry.yaml`."""
+
+
+class RegistryConfig(BaseModel):
+    """The file, typed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["leangate/registry/1"] = Field(alias="schema")
+    protected_aliases: tuple[str, ...] = Field(default=("production", "champion"), min_length=1)
+    policy_owners: str = Field(min_length=1, description="folder of public keys: who approves policies")
+    makers: str = Field(min_length=1, description="folder of public keys: whose signature on a bundle counts")
+    ledger_key: str = Field(min_length=1, description="file of the private key that signs checkpoints")
+
+    @field_validator("protected_aliases")
+    @classmethod
+    def _compared_without_case(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({name.strip().casefold() for name in names}))
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What `registry.yaml` says, with the keys it names.
+
+    Attributes:
+        protected: Aliases that move only to what was proven, case folded.
+        owners: Public keys by id: who approves policies.
+        makers: Public keys by id: who signs bundles.
+        signer: Signs checkpoints of the ledger.
+    """
+
+    protected: frozenset[str]
+    owners: Mapping[str, Key]
+    makers: Mapping[str, Key]
+    signer: Signer
+
+
+@dataclass
+class _Cache:
+    path: Path | None = None
+    files: list[Path] = field(default_factory=list)
+    state: tuple[Any, ...] = ()
+    trust: Trust | None = None
+
+
+_cache = _Cache()
+
+
+def _watched(path: Path, config: RegistryConfig) -> list[Path]:
+    named = [path.parent / name for name in (config.policy_owners, config.makers, config.ledger_key)]
+    inside = [file for place in named if place.is_dir() for file in sorted(place.iterdir())]
+    return [path, *named, *inside]
+
+
+def _state(files: list[Path]) -> tuple[Any, ...]:
+    found = []
+    for file in files:
+        try:
+            stat = file.stat()
+            found.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        except OSError:
+            found.append((str(file), 0, 0, 0))
+    return tuple(found)
+
+
+def _read(path: Path) -> RegistryConfig:
+    raw = load_yaml(path, InputError)
+    try:
+        return RegistryConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "top level"
+        raise InputError(
+            f"expected a valid value, got: {first['msg']}",
+            where=f"{path} {key}",
+            hint="docs/promotion.md describes the keys",
+        ) from error
+
+
+def load_trust(environment: Mapping[str, str] = os.environ) -> Trust:
+    """Read `registry.yaml` and the keys it names; what changed on disk counts at once.
+
+    Paths in the file are relative to its folder.
+
+    Raises:
+        InputError: if the variable is not set, or anything the file names is missing or wrong.
+    """
+    named = environment.get(CONFIG_VARIABLE, "").strip()
+    if not named:
+        raise InputError(
+            "expected the registry's configuration, got none",
+            where=CONFIG_VARIABLE,
+            hint="set it to the path of registry.yaml before the server starts",
+        )
+    path = Path(named)
+    # Folders are watched beside their files, so that a new key is seen too.
+    if _cache.trust is not None and _cache.path == path and _cache.state == _state(_cache.files):
+        return _cache.trust
+    config = _read(path)
+    files = _watched(path, config)
+    state = _state(files)
+    trust = Trust(
+        protected=frozenset(config.protected_aliases),
+        owners=read_trusted(path.parent / config.policy_owners),
+        makers=read_trusted(path.parent / config.makers),
+        signer=read_signer(str(path.parent / config.ledger_key)),
+    )
+    _cache.path, _cache.files, _cache.state, _cache.trust = path, files, state, trust
+    return trust

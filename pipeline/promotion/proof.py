@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a registry derives itself when a version is registered, and compares with the files ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checks.canonical import sha256_file
+from checks.errors import EvidenceError
+from pipeline.attestation.envelopes import read_signed
+from pipeline.card.contents import MANIFEST, list_files, read_bundle
+from pipeline.params import load_yaml
+from pipeline.verification import verify_bundle
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
+
+__all__ = ["ONNX", "Proof", "expect_model_unchanged", "expect_signed", "expect_unchanged", "prove"]
+
+ONNX = "model.onnx"
+_DESCRIPTION = "MLmodel"
+_WRITTEN_BY_READERS = frozenset({"registered_model_meta"})
+"""What MLflow puts into the model's folder when somebody reads it through the registry."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was derived from a bundle and the files of a registered version.
+
+    Attributes:
+        onnx_sha256: Of the ONNX file that was judged.
+        baseline_sha256: Of the ONNX file it was judged against.
+        data_sha256: Of the examples it was judged on.
+        policy_sha256: Of the policy it was judged under.
+        decision_sha256: Of the decision.
+        bundle_sha256: Of the bundle's manifest.
+        makers: Ids of the keys that signed the bundle.
+        bundle: Path to SHA-256 of every file of the bundle.
+        model: Path to SHA-256 of every file that is loaded or shown with the model.
+    """
+
+    onnx_sha256: str
+    baseline_sha256: str
+    data_sha256: str
+    policy_sha256: str
+    decision_sha256: str
+    bundle_sha256: str
+    makers: tuple[str, ...]
+    bundle: Mapping[str, str]
+    model: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as an entry of the ledger holds it."""
+        return asdict(self) | {"makers": list(self.makers)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Proof:
+        """Read it back."""
+        return cls(**(dict(value) | {"makers": tuple(value["makers"])}))
+
+
+def _hash_all(folder: Path) -> dict[str, str]:
+    return {
+        name: sha256_file(path)
+        for name, path in list_files(folder).items()
+        if name not in _WRITTEN_BY_READERS
+    }
+
+
+def _expect_loads(folder: Path) -> None:
+    """Refuse a description by which MLflow would load anything but the ONNX file beside it."""
+    path = folder / _DESCRIPTION
+    try:
+        value = load_yaml(path, EvidenceError)  # type: ignore[arg-type]
+        flavors = dict(value["flavors"])
+        onnx, python = dict(flavors["onnx"]), dict(flavors["python_function"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise EvidenceError(
+            "expected a model with the flavours onnx and python_function", where=str(path)
+        ) from error
+    for what, want, came in (
+        ("only the flavours", ["onnx", "python_function"], sorted(flavors)),
+        ("flavors.onnx.data", ONNX, onnx.get("data")),
+        ("flavors.onnx.code", None, onnx.get("code")),
+        ("flavors.onnx.onnx_session_options", None, onnx.get("onnx_session_options")),
+        ("flavors.python_function.data", ONNX, python.get("data")),
+        ("flavors.python_function.code", None, python.get("code")),
+        ("flavors.python_function.loader_module", "mlflow.onnx", python.get("loader_module")),
+    ):
+        if want != came:
+            raise EvidenceError(
+                f"expected {what} {want}, got {came!r}"[:300],
+                where=str(path),
+                hint="what was judged is the ONNX file, and nothing else may run in its place",
+            )
+
+
+def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
+    """Derive every verdict anew, and hold the files that would be loaded against what was judged.
+
+    Args:
+        bundle: The bundle that came with the version.
+        model: The folder that MLflow would load.
+        makers: Public keys by id; one of them must have signed the bundle.
+
+    Raises:
+        EvidenceError: at the first thing that does not hold.
+        LeanGateError: if it cannot be checked.
+    """
+    for step in verify_bundle(bundle, makers):
+        if step.state == "unchecked":
+            raise EvidenceError(
+                f"expected all of it checked, got {step.name}: {step.said}", where=str(bundle)
+            )
+    _, contents = read_bundle(bundle)
+    signed = read_signed(bundle, contents, makers)
+    subject = contents.evidence.subject
+    files = _hash_all(model)
+    if files.get(ONNX) != subject.candidate_sha256:
+        raise EvidenceError(
+            f"expected the judged ONNX file {subject.candidate_sha256}, got {files.get(ONNX)}",
+            where=str(model / ONNX),
+            hint="register the file that was judged",
+        )
+    _expect_loads(model)
+    digests = _hash_all(bundle)
+    return Proof(
+        onnx_sha256=subject.candidate_sha256,
+        baseline_sha256=subject.baseline_sha256,
+        data_sha256=subject.data_sha256,
+        policy_sha256=contents.digest("policy.yaml"),
+        decision_sha256=contents.digest("decision.json"),
+        bundle_sha256=digests[MANIFEST],
+        makers=signed.keys,
+        bundle=digests,
+        model=files,
+    )
+
+
+def expect_unchanged(want: Mapping[str, str], folder: Path, what: str) -> None:
+    """Refuse a folder whose files are not, byte for byte, those that were recorded.
+
+    Raises:
+        EvidenceError: naming the files.
+    """
+    came = _hash_all(folder)
+    if came != want:
+        differing = sorted(name for name in {**want, **came} if want.get(name) != came.get(name))
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise EvidenceError(
+            f"expected {what} as it was registered, got another {', '.join(differing[:3])}{more}",
+            hint="files were replaced after the evidence was derived: find out by whom, register again",
+        )
+
+
+def expect_model_unchanged(proof: Proof, model: Path) -> None:
+    """Refuse a model whose bytes are no longer those that were judged.
+
+    Raises:
+        EvidenceError: naming the files.
+    """
+    expect_unchanged(proof.model, model, "the model")
+
+
+def expect_signed(proof: Proof, bundle: Path, makers: Mapping[str, Key]) -> None:
+    """Check a registered bundle's files and signatures again, with the keys that count now.
+
+    Raises:
+        EvidenceError: if a file changed, or no key that counts has signed.
+    """
+    expect_unchanged(proof.bundle, bundle, "the bundle")
+    _, contents = read_bundle(bundle)
+    signed = read_signed(bundle, contents, makers)
+    if not signed.keys:
+        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
+        raise EvidenceError(
+            f"expected a bundle signed by one of {len(makers)} makers, got {by}",
+            hint="the key was withdrawn or never trusted; sign and register again",
+        )
