@@ -12,6 +12,8 @@ from math import inf
 from pathlib import Path
 
 from checks.errors import CompressionError
+from pipeline.compress.configs import Recover
+from pipeline.compress.precision_configs import TrainedInt8
 from pipeline.params import load_params
 from pipeline.search.bench import Measured
 from pipeline.search.run import Task, work
@@ -22,8 +24,14 @@ IDENTITY = {"data": "a" * 64, "baseline": "b" * 64, "settings": "c" * 64}
 
 
 def params_of(**changes):
-    """The repository's parameters with another section `search`; no objective needs a file."""
+    """The repository's parameters with another section `search`; no objective needs a file.
+
+    A further precision, `taught`, trains two epochs of its own.
+    """
     params = load_params(ROOT / "params.yaml")
+    learning = Recover.model_validate(params.train.model_dump() | {"epochs": 2, "precision": "float32"})
+    recipes = {**params.quantize.recipes, "taught": TrainedInt8(recover=learning)}
+    params = params.model_copy(update={"quantize": params.quantize.model_copy(update={"recipes": recipes})})
     search = params.search.model_validate(
         {"trials": 10, "bracket": 4, "rungs": (0.25, 0.5, 1.0), "objectives": ("accuracy", "bytes")} | changes
     )
@@ -59,7 +67,8 @@ class _Attempt:
         text = f"{self.drawn} {rung}"
         digest = hashlib.sha256(text.encode()).hexdigest()
         values = {"accuracy": accuracy, **self.costs()}
-        return Measured(values, digest, self.drawn.epochs[rung] / self.reduction)
+        epochs = self.drawn.epochs[rung] + (2 if self.drawn.precision == "taught" else 0)
+        return Measured(values, digest, epochs / self.reduction)
 
 
 def refuse(drawn, what):
@@ -80,11 +89,11 @@ def _empty_database():
     return path.read_bytes()
 
 
-def run_search(folder, params, bench, *, resume=False, deadline=inf):
+def run_search(folder, params, bench, *, resume=False, deadline=inf, owner="me"):
     """Run a search in `folder` as one process does; return its trials, and whether all are done."""
     if not (folder / "search.db").exists():
         (folder / "search.db").write_bytes(_empty_database())
     study = open_study(f"sqlite:///{folder / 'search.db'}", params, IDENTITY, resume=resume)
-    task = Task("me-0", study.interrupted("me"), deadline)
+    task = Task(f"{owner}-0", study.interrupted(owner), deadline)
     complete = work(study, bench, params, folder, task, lambda: None)
     return study.entries(), complete

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cifar10"))
@@ -24,6 +24,7 @@ from torch import nn
 from pipeline.compress.configs import Pass, Recover
 from pipeline.compress.context import Context
 from pipeline.compress.precisions import Job, quantize_file
+from pipeline.compress.trained_int8 import Lesson
 from pipeline.data.dataset import Dataset
 from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
@@ -31,6 +32,7 @@ from pipeline.models.network import Preprocessed, load_weights
 from pipeline.models.training import make_deterministic
 from pipeline.params import Model
 from pipeline.probes.session import create_session, predict
+from pipeline.probes.twin import build_twin
 
 __all__ = [
     "SHAPE",
@@ -125,13 +127,13 @@ def calibration_images() -> Images:
     return dataset().split("calibration").images
 
 
-def _nobody() -> NoReturn:
-    raise AssertionError("this method trains nothing")
+def quantize(source: Path, destination: Path, config: Any, teacher: Path | None = None) -> None:
+    """Write the int8 file of `source`; what is trained learns from the file `teacher`, else from `source`."""
 
+    def lesson() -> Lesson:
+        return Lesson(dataset(), build_twin(teacher or source), "logits", 0)
 
-def quantize(source: Path, destination: Path, config: Any) -> None:
-    """Write the int8 file of `source`."""
-    quantize_file(Job(source, destination, config, calibration_images(), "logits", _nobody))
+    quantize_file(Job(source, destination, config, calibration_images(), "logits", lesson))
 
 
 def quantize_with_onnxruntime(source: Path, destination: Path, *, unsigned: bool = True) -> None:

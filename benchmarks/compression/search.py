@@ -98,7 +98,7 @@ def _found(found: dict[str, Any], folder: Path) -> Iterator[Row]:
             module, _ = apply_recipe(context.teacher, entries, context, path.stem)
             export_onnx(module, SHAPE, path)
             made = path.with_suffix(".made.onnx")
-            quantize(path, made, recipes[recipe["precision"]])
+            quantize(path, made, recipes[recipe["precision"]], folder / "baseline.onnx")
             name = f"{trial['trial']}: {describe_passes(recipe)}; {recipe['precision']}"
             yield _row(name, made, folder / "baseline.onnx")
 

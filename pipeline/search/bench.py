@@ -149,10 +149,12 @@ def _without_test(dataset: Dataset) -> Dataset:
     return replace(dataset, columns=columns, pixels=dataset.pixels[rows])
 
 
-def epochs_inside(precision: QuantizeRecipe) -> int:
-    """Return the epochs that a precision trains by itself."""
+def epochs_inside(precision: QuantizeRecipe, share: float = 1.0) -> int:
+    """Return the epochs that a precision trains by itself, given a share of those it names; whole ones."""
     training: Recover | None = getattr(precision, "recover", None)
-    return training.epochs if training else 0
+    if training is None or training.epochs == 0:
+        return 0
+    return max(1, round(share * training.epochs))
 
 
 @contextlib.contextmanager
@@ -309,7 +311,7 @@ class FileBench:
         precision = quantize.recipes[drawn.precision]
         training = getattr(precision, "recover", None)
         if training is not None:
-            epochs = max(1, round(share * training.epochs)) if training.epochs else 0
+            epochs = epochs_inside(precision, share)
             precision = precision.model_copy(
                 update={"recover": training.model_copy(update={"epochs": epochs})}
             )
@@ -359,7 +361,7 @@ class _FileAttempt:
 
     def _epochs(self, rung: int) -> float:
         precision = self._bench.params.quantize.recipes[self._drawn.precision]
-        own = epochs_inside(precision) * self._bench.params.search.rungs[rung]
+        own = epochs_inside(precision, self._bench.params.search.rungs[rung])
         return (self._drawn.epochs[rung] + own) * self._macs_share
 
     def measure(self, rung: int) -> Measured:

@@ -106,6 +106,11 @@ class Space(Section):
     precisions: tuple[Name, ...] | None = Field(
         default=None, min_length=1, description="of quantize.recipes; null: quantize.precisions"
     )
+    baseline_precisions: tuple[Name, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="at which the baseline itself is tried, before anything is drawn; null: precisions",
+    )
 
 
 class Budget(Section):

@@ -20,8 +20,8 @@ from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.search.bench import Bench, epochs_inside
 from pipeline.search.bracket import OutOfTimeError, run_bracket
-from pipeline.search.space import expect_space, precisions_of
-from pipeline.search.study import Handle, Study, named_errors, open_study
+from pipeline.search.space import baseline_precisions_of, expect_space, precisions_of
+from pipeline.search.study import Entry, Handle, Study, named_errors, open_study
 
 __all__ = [
     "Task",
@@ -96,7 +96,10 @@ def identity_of(layout: Layout, params: Params) -> dict[str, str]:
         "seed": params.seed,
         "train": params.train.model_dump(mode="json"),
         "model": params.model.model_dump(mode="json"),
-        "precisions": {name: recipes[name].model_dump(mode="json") for name in precisions_of(params)},
+        "precisions": {
+            name: recipes[name].model_dump(mode="json")
+            for name in sorted({*precisions_of(params), *baseline_precisions_of(params)})
+        },
     }
     return {
         "data": data_digest(layout.data),
@@ -151,14 +154,44 @@ def _epochs_of(params: Params) -> int:
     return max(params.search.space.recover.epochs or (max(1, params.train.epochs // 2),))
 
 
-def _cost(params: Params, size: int) -> float:
-    """Most epochs that a bracket may take: what is shrunk costs less."""
-    inside = max(epochs_inside(params.quantize.recipes[name]) for name in precisions_of(params))
-    epochs, done, total = _epochs_of(params), 0, 0.0
+def _rung_costs(params: Params) -> list[int]:
+    """Most epochs that one trial trains at each rung, those of its precision included."""
+    drawn = [params.quantize.recipes[name] for name in precisions_of(params)]
+    epochs, done, costs = _epochs_of(params), 0, []
     for share in params.search.rungs:
         end = ceil(share * epochs - 1e-9)
-        total += size * (end - done + inside * share)
-        done, size = end, max(1, size // 2)
+        costs.append(end - done + max(epochs_inside(precision, share) for precision in drawn))
+        done = end
+    return costs
+
+
+def _most_epochs(params: Params, undecided: Sequence[tuple[int, int]], size: int) -> float:
+    """Most epochs that a bracket still takes: what is shrunk costs less.
+
+    Args:
+        params: Section `search`.
+        undecided: Slot, and rungs done, of each trial that may train on.
+        size: With how many trials its first rung began, those that are the baseline itself left out.
+    """
+    first = baseline_precisions_of(params)
+    inside = [
+        epochs_inside(params.quantize.recipes[first[slot]]) for slot, _ in undecided if slot < len(first)
+    ]
+    total = float(sum(inside))
+    for rung, cost in enumerate(_rung_costs(params)):
+        climbing = sum(slot >= len(first) and done <= rung for slot, done in undecided)
+        total += min(size, climbing) * cost
+        size = max(1, size // 2)
+    return total
+
+
+def _promised(entries: Sequence[Entry], params: Params) -> float:
+    """Most epochs that brackets still take which other processes are at."""
+    first, total = len(baseline_precisions_of(params)), 0.0
+    for number in {entry.bracket for entry in entries if entry.state == "running"}:
+        own = [entry for entry in entries if entry.bracket == number]
+        undecided = [(entry.slot, len(entry.rungs)) for entry in own if entry.state == "running"]
+        total += _most_epochs(params, undecided, sum(entry.slot >= first for entry in own))
     return total
 
 
@@ -170,12 +203,13 @@ def _size_of_next(study: Study, params: Params) -> int:
     budget = params.search.budget.epochs
     if budget is None or size <= 0:
         return max(0, size)
-    untrained = min(size, max(0, len(precisions_of(params)) - begun))
-    trained = size - untrained
-    rest = budget - sum(entry.epochs for entry in entries)
-    while trained and _cost(params, trained) > rest:
-        trained -= 1
-    return untrained + trained
+    first = len(baseline_precisions_of(params))
+    rest = budget - sum(entry.epochs for entry in entries) - _promised(entries, params)
+    for count in range(size, 0, -1):
+        slots = [(slot, 0) for slot in range(begun, begun + count)]
+        if _most_epochs(params, slots, sum(slot >= first for slot, _ in slots)) <= rest:
+            return count
+    return 0
 
 
 def work(

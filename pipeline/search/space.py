@@ -23,7 +23,15 @@ from pipeline.compress.configs import (
 from pipeline.params import Params
 from pipeline.search.configs import RecoverSpace, Space
 
-__all__ = ["Draw", "Drawn", "draw", "expect_space", "precisions_of", "same_passes"]
+__all__ = [
+    "Draw",
+    "Drawn",
+    "baseline_precisions_of",
+    "draw",
+    "expect_space",
+    "precisions_of",
+    "same_passes",
+]
 
 _WHERE = "params.yaml search.space"
 
@@ -95,6 +103,11 @@ def precisions_of(params: Params) -> tuple[str, ...]:
     return params.search.space.precisions or params.quantize.precisions
 
 
+def baseline_precisions_of(params: Params) -> tuple[str, ...]:
+    """Return the precisions at which the baseline itself is tried; these trials come first."""
+    return params.search.space.baseline_precisions or precisions_of(params)
+
+
 def expect_space(params: Params) -> None:
     """Refuse a space that holds nothing to search, or a kind of pass that this version has not.
 
@@ -112,7 +125,8 @@ def expect_space(params: Params) -> None:
                 hint="leave it out",
             )
     blocks = space.blocks is not None and space.blocks.remove[1] > 0
-    if not blocks and space.channels is None and space.low_rank is None and len(precisions_of(params)) < 2:
+    precisions = len({*precisions_of(params), *baseline_precisions_of(params)})
+    if not blocks and space.channels is None and space.low_rank is None and precisions < 2:
         raise ParamsError(
             "expected at least one pass that shrinks or two precisions, got an empty space",
             where=_WHERE,
@@ -197,7 +211,7 @@ def _in_rungs(recover: Recover, rungs: Sequence[float]) -> tuple[Recover | None,
 
 
 def draw(values: Draw, params: Params, slot: int) -> Drawn:
-    """Draw a recipe; the first are not drawn: the baseline itself at each precision, which costs no training.
+    """Draw a recipe; the first are not drawn: the baseline itself at each of its precisions, as it is.
 
     Args:
         values: Where its numbers come from.
@@ -206,10 +220,10 @@ def draw(values: Draw, params: Params, slot: int) -> Drawn:
     """
     search = params.search
     untrained: tuple[Recover | None, ...] = (None,) * len(search.rungs)
-    precisions = precisions_of(params)
-    if slot < len(precisions):
-        return Drawn((), untrained, precisions[slot])
-    precision = values.suggest_categorical("precision", precisions)
+    first = baseline_precisions_of(params)
+    if slot < len(first):
+        return Drawn((), untrained, first[slot])
+    precision = values.suggest_categorical("precision", precisions_of(params))
     shrink = _shrink(values, search.space)
     if not shrink:
         return Drawn((), untrained, precision)

@@ -8,9 +8,10 @@ import torch
 from checks.errors import CompressionError, ModelError, ParamsError
 from pipeline.compress.configs import Channels, Pass
 from pipeline.data.dataset import Split
-from pipeline.search.bench import FileBench, measure_scores
+from pipeline.search.bench import FileBench, epochs_inside, measure_scores
 from pipeline.search.space import Drawn
 from tests.pass_context import context_of
+from tests.search_bench import params_of
 
 
 def _split(labels, **columns):
@@ -52,6 +53,12 @@ def test_the_worst_slice_is_the_worst_that_is_large_enough():
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(ModelError, match="finite"):
         measure_scores(np.array([[np.nan, 1.0]], np.float32), _split([0]), output="logits", least=1)
+
+
+def test_a_precision_trains_whole_epochs_and_at_least_one():
+    recipes = params_of().quantize.recipes
+    assert epochs_inside(recipes["int8"]) == 0
+    assert [epochs_inside(recipes["taught"], share) for share in (0.1, 0.5, 0.8, 1.0)] == [1, 1, 2, 2]
 
 
 def test_what_does_not_fit_one_recipe_ends_the_trial_and_not_the_search():

@@ -58,6 +58,20 @@ def test_draws_are_within_the_ranges_and_read_back():
             assert rung.distill is None or rung.distill.soft == 0.7
 
 
+def test_the_baseline_is_tried_at_precisions_of_its_own():
+    space = SPACE | {"baseline_precisions": ("fp32", "taught", "edge")}
+    params = params_of(space=space)
+    drawn = [draw(_Random(slot), params, slot) for slot in range(40)]
+    assert [(recipe.passes, recipe.precision) for recipe in drawn[:3]] == [
+        ((), "fp32"),
+        ((), "taught"),
+        ((), "edge"),
+    ]
+    assert {recipe.precision for recipe in drawn[3:]} == {"fp32", "int8"}
+    only = {"channels": None, "precisions": ("int8",), "baseline_precisions": ("int8", "taught")}
+    expect_space(params_of(space=only))
+
+
 def test_what_is_named_once_stands_in_every_recipe():
     space = {
         "blocks": {"remove": (1, 2), "skip": ("a",)},

@@ -168,6 +168,36 @@ def test_the_budget_of_epochs_is_kept(tmp_path):
     assert len(entries) < 10
 
 
+@pytest.mark.parametrize(("epochs", "tried"), [(1.9, 1), (2.0, 2), (13.9, 2), (14.0, 3)])
+def test_what_a_precision_trains_counts_against_the_budget(tmp_path, epochs, tried):
+    """The baseline costs nothing in floats and two epochs as `taught`; a recipe may cost twelve."""
+    space = {"recover": {"epochs": (12,)}, "precisions": ("fp32",), "baseline_precisions": ("fp32", "taught")}
+    params = params_of(space=space, budget={"epochs": epochs}, trials=3)
+    entries, complete = run_search(tmp_path, params, Formula())
+    assert complete
+    assert len(entries) == tried
+    assert entries[0].epochs == 0
+    assert all(entry.epochs == 2 for entry in entries[1:2])
+
+
+def test_a_budget_is_kept_by_processes_together(tmp_path):
+    def die(drawn, what):
+        if what == "measure" and drawn.passes:
+            raise Killed
+
+    # A bracket of two untrained and two trained trials takes at most 3 + 3, 3 and 6 epochs.
+    params = params_of(budget={"epochs": 30.0}, space={"recover": {"epochs": (12,)}})
+    with pytest.raises(Killed):
+        run_search(tmp_path, params, Formula(die))
+    entries, complete = run_search(tmp_path, params, Formula(), resume=True, owner="another")
+    assert complete
+    others = [entry for entry in entries if entry.owner == "another-0"]
+    assert others
+    assert sum(entry.epochs for entry in others) <= 15
+    entries, _ = run_search(tmp_path, params, Formula(), resume=True)
+    assert sum(entry.epochs for entry in entries) <= 30
+
+
 def test_minutes_that_are_over_leave_the_rest_for_another_call(tmp_path, whole):
     _, complete = run_search(tmp_path, params_of(), Formula(), deadline=time.monotonic() - 1)
     assert not complete
