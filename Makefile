@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast soundness zoo bench-compression bench-search check format ui clean
+.PHONY: help env repro test test-fast soundness verifier mutations zoo bench-compression bench-search check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,13 @@ test-fast: $(STAMP) ## all tests but the integration tests
 
 soundness: $(STAMP) ## plant defects into good pipelines, and print what the gates caught and let through
 	@$(BIN)/python benchmarks/soundness.py
+
+verifier: $(STAMP) ## build the wheel of `leangate-verify`, the offline verifier alone, into dist/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./verifier
+	@ls dist/leangate_verify-*.whl
+
+mutations: $(STAMP) ## change a bundle in 10,000 places, one byte at a time, and print what `leangate verify` missed
+	@$(BIN)/python benchmarks/mutations.py
 
 bench-search: $(STAMP) ## `leangate search` on ResNet-20 beside the peers; needs LEANGATE_BENCH_DATA, takes an hour
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import leangate
+from leangate.command import run_command
 
 __all__ = ["build_parser", "main"]
 
@@ -136,7 +135,7 @@ def _add_targets(commands: Parsers[argparse.ArgumentParser]) -> None:
 
 
 def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
-    from leangate.verify import HELP
+    from leangate.verify import HELP, add_arguments
 
     parser = commands.add_parser(
         "verify",
@@ -144,16 +143,7 @@ def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
-    parser.add_argument(
-        "--trust",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="KEYS",
-        help="folder of public keys (*.pub, *.pem), or one of them; may be given again",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(parser)
 
 
 def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
@@ -261,28 +251,11 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
-    from checks.errors import CheckError, LeanGateError, StorageError
-    from pipeline.stages import STAGES, report_error, run_stage
+    from pipeline.stages import STAGES, run_stage
 
     root = Path()
     if options.command in STAGES and options.command != _FOR_PEOPLE:
         matrix = {key: getattr(options, key) for key in STAGES[options.command]}
         return run_stage(options.command, matrix, root)
-    if sys.stdout is None:
-        return report_error(StorageError("expected an output, got a closed one", where="standard output"))
-    try:
-        return _dispatch(options, root)
-    except LeanGateError as error:
-        return report_error(error)
-    except OSError as error:
-        # Without this the interpreter would try again at exit to write what is left in the buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        where = "standard output" if error.filename is None else str(error.filename)
-        what = f"expected to write the output, got {error.strerror}"
-        return report_error(StorageError(what, where=where))
-    except SystemExit as error:  # a plugin's: its code would pass for a verdict
-        return report_error(CheckError(f"expected checks to return, got sys.exit({error.code!r}) from one"))
-    except KeyboardInterrupt:
-        again = "leangate search --resume" if options.command == "search" else "dvc repro"
-        print(f"interrupted; `{again}` goes on where it stopped", file=sys.stderr)
-        return 130
+    again = "leangate search --resume" if options.command == "search" else "dvc repro"
+    return run_command(lambda: _dispatch(options, root), f"`{again}` goes on where it stopped")

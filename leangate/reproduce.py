@@ -15,12 +15,13 @@ from pathlib import Path
 from checks.canonical import read_json, sha256_file
 from checks.decision import Outcome
 from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
+from pipeline.failures import FAILURE_FILE
 from pipeline.fields import read_fields
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, expect_measured, load_policy
 from pipeline.report import render_table
-from pipeline.stages import FAILURE_FILE, die_with_parent
+from pipeline.stages import die_with_parent
 
 __all__ = ["describe_outcome", "reproduce"]
 

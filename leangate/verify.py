@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from checks.errors import LeanGateError
     from pipeline.verification import Step
 
-__all__ = ["HELP", "verify"]
+__all__ = ["HELP", "add_arguments", "verify"]
 
 HELP = """Check a bundle from its own files alone, without network, MLflow, torch or ONNX Runtime: that every
 file has the digest it is named with; that decision, policy, records and evidence are about this ONNX
@@ -37,6 +38,20 @@ _ENDS = {
     4: ("NOT verified: not all of it could be checked", "bold yellow"),
 }
 _STYLES = {"holds": "green", "none": "dim", "unchecked": "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
+    parser.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="KEYS",
+        help="folder of public keys (*.pub, *.pem), or one of them; may be given again",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _table(steps: list[Step], error: LeanGateError | None) -> Table:

@@ -13,17 +13,15 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checks.canonical import dumps
 from checks.errors import LeanGateError, StorageError
+from pipeline.failures import report_error
 from pipeline.layout import Layout
 
 __all__ = [
-    "FAILURE_FILE",
     "STAGES",
     "add_stage_parsers",
     "die_with_parent",
     "main",
-    "report_error",
     "run_stage",
     "settle_environment",
 ]
@@ -44,9 +42,6 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "register": (),
 }
 """Stage to the names of its matrix, in the order of the road."""
-
-FAILURE_FILE = "LEANGATE_FAILURE_FILE"
-"""Variable naming a file to which a failing stage writes its exit code; DVC itself only knows 255."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,24 +67,6 @@ def settle_environment() -> None:
         GX_ANALYTICS_ENABLED="false",
         DVC_NO_ANALYTICS="1",
     )
-
-
-def _note_failure(path: Path, value: Mapping[str, int | str]) -> None:
-    try:
-        path.write_text(dumps(value), encoding="utf-8")
-    except OSError as error:
-        print(f"  note: {path} could not be written: {error}", file=sys.stderr)
-
-
-def report_error(error: LeanGateError, stage: str = "") -> int:
-    """Print what happened and what to do, note the exit code for `leangate run`, and return it."""
-    print(f"error: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
-    failure = os.environ.get(FAILURE_FILE)
-    if failure:
-        _note_failure(Path(failure), {"exit_code": error.exit_code, "message": str(error), "stage": stage})
-    return error.exit_code
 
 
 def _as_storage_error(error: OSError) -> LeanGateError:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from checks.errors import InputError, LeanGateError
+from pipeline.failures import report_error
 from pipeline.layout import Layout
 from pipeline.params import load_params
 from pipeline.search.run import Task, folder_of, open_here, work
-from pipeline.stages import die_with_parent, report_error, settle_environment
+from pipeline.stages import die_with_parent, settle_environment
 
 __all__ = ["main"]
 

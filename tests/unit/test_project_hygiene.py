@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path
-    for name in ("checks", "pipeline", "leangate", "examples", "benchmarks", "tests")
+    for name in ("checks", "pipeline", "leangate", "examples", "benchmarks", "tests", "verifier")
     for path in (ROOT / name).rglob("*.py")
 )
 HEAVY = {
