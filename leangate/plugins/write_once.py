@@ -90,7 +90,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", visible.casefold()).rstrip(". ")
 
 
-class WriteOnceArtifactRepository(ArtifactRepository):  # type: ignore[misc] # MLflow is not typed
+class WriteOnceArtifactRepository(ArtifactRepository):
     """Artifacts as read-only files in a folder; a path, once published, keeps its bytes.
 
     The same bytes again succeed and change nothing: a client that lost the answer to its upload may repeat
