@@ -9,6 +9,7 @@ from pathlib import Path
 
 import leangate
 from leangate.command import run_command
+from leangate.promotion_commands import add_policy_approve, add_promotion_commands, dispatch_promotion
 
 __all__ = ["build_parser", "main"]
 
@@ -70,8 +71,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
-    policy = commands.add_parser("policy", help="look at a policy before anything runs")
+    policy = commands.add_parser("policy", help="look at a policy before anything runs, or approve it")
     actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_policy_approve(actions)
     lint = actions.add_parser(
         "lint",
         help="what the policy can show on the prepared data, before any model is trained",
@@ -186,6 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_targets(commands)
     _add_signing(commands)
     _add_verify(commands)
+    add_promotion_commands(commands)
     _add_stages(commands)
     return parser
 
@@ -203,7 +206,7 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
             return _print(
                 *gate(root, options.slot, options.policy, as_json=options.json, verbose=options.verbose)
             )
-        case "policy":
+        case "policy" if options.action == "lint":
             from leangate.lint import lint
 
             return _print(
@@ -238,6 +241,8 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
             from leangate.keys import sign
 
             return _print(*sign(root, options.bundle))
+        case "policy" | "approve" | "promote" | "rollback" | "revoke" | "history" | "ledger":
+            return _print(*dispatch_promotion(options, root))
         case "table":
             from leangate.reproduce import describe_outcome
 

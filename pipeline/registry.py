@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only module that talks to MLflow.
-
-Where to is decided by `MLFLOW_TRACKING_URI` alone; without it, by `mlflow.db` and `mlruns/` beside
-`dvc.yaml`. MLflow is kept quiet, its telemetry off, and every failure of it becomes a `RegistryError`.
-"""
+"""A bundle becomes a version in the registry; repeating it registers nothing twice."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import re
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from checks.canonical import sha256_file
 from checks.errors import RegistryError
+from pipeline.registry_client import DATABASES, URI, connected, default_uri, redact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,20 +28,7 @@ __all__ = ["BUNDLE_TAG", "Dataset", "Registered", "Submission", "register_bundle
 BUNDLE_TAG = "leangate.bundle_sha256"
 """Tag of runs and versions by which a repeated registration finds what it already did."""
 
-_URI = "MLFLOW_TRACKING_URI"
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_PRINT_MODEL_URLS_ON_CREATION": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-_FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
-_AFTERWARDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MAX_DIGEST = 36
-_MAX_MESSAGE = 500
 
 
 @dataclass(frozen=True)
@@ -117,112 +97,12 @@ class Registered:
     run_id: str
 
 
-def _redact(words: str) -> str:
-    """Remove what a URI or a message about one could give away."""
-    words = re.sub(r"//\S*@", "//***@", words)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|secret|key)[^=&\s]*=)[^&\s]*", r"\1***", words)
-
-
-def _default_uri(root: Path) -> str:
-    # Relative, because MLflow and SQLAlchemy disagree on how an absolute path with blanks is quoted.
-    return f"sqlite:///{Path(os.path.relpath(root / 'mlflow.db')).as_posix()}"
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str], *, keep: bool) -> Iterator[None]:
-    """Set environment variables for a while; with `keep`, what the user has set stands."""
-    changed = {name: value for name, value in values.items() if not (keep and name in os.environ)}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back what libraries tell their own authors; what goes wrong is raised all the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow  # noqa: F401 - it sets the level of its logger
-
-        logger = logging.getLogger("mlflow")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _reported(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow and the libraries below it raise into one kind of error."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        words = _redact(" ".join(str(error).split()))[:_MAX_MESSAGE]
-        raise RegistryError(
-            f"expected the registry to answer, got {type(error).__name__}: {words}",
-            where=f"{_URI} {_redact(uri)}",
-            hint="start the server or correct the variable; unset, mlflow.db beside dvc.yaml is used",
-        ) from error
-
-
-def _probe_database(uri: str) -> None:
-    """Connect once: MLflow itself tries a wrong address for almost two minutes."""
-    import sqlalchemy
-
-    if uri.startswith("sqlite"):
-        path = uri.partition(":///")[2].partition("?")[0]
-        if path in ("", ":memory:"):
-            raise ValueError("a database in memory, which would forget the registration")
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    patient = uri.startswith(("postgresql", "mysql"))
-    engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5} if patient else {})
-    try:
-        sqlalchemy.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
-
-
-@contextlib.contextmanager
-def _connected(root: Path) -> Iterator[tuple[MlflowClient, str]]:
-    """Yield a client and the URI it talks to; the process's environment is afterwards what it was."""
-    chosen = os.environ.get(_URI, "").strip()
-    uri = chosen or _default_uri(root)
-    with _environment(_QUIET | {_URI: uri}, keep=False), _silence():
-        import mlflow
-
-        with _reported(uri):
-            if urlsplit(uri).scheme.split("+")[0] in _DATABASES:
-                _probe_database(uri)
-            mlflow.set_tracking_uri(uri)
-            try:
-                with _environment(_FIRST_CONTACT, keep=True):
-                    client = mlflow.MlflowClient()
-                    client.search_experiments(max_results=1)
-                with _environment(_AFTERWARDS, keep=True):
-                    yield client, uri
-            finally:
-                mlflow.set_tracking_uri(None)
-
-
 def _experiment(client: MlflowClient, name: str, root: Path, uri: str) -> str:
     """Return the id of the experiment, made if there is none; a database of our own keeps files beside it."""
     experiment = client.get_experiment_by_name(name)
     home = (root / "mlruns").resolve()
     if experiment is None:
-        database = urlsplit(uri).scheme.split("+")[0] in _DATABASES
+        database = urlsplit(uri).scheme.split("+")[0] in DATABASES
         folder = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "experiment"
         return str(
             client.create_experiment(name, artifact_location=(home / folder).as_uri() if database else None)
@@ -230,18 +110,18 @@ def _experiment(client: MlflowClient, name: str, root: Path, uri: str) -> str:
     if experiment.lifecycle_stage != "active":
         raise RegistryError(
             f"expected an active experiment, got {name!r}, which is {experiment.lifecycle_stage}",
-            where=f"{_URI} {_redact(uri)}",
+            where=f"{URI} {redact(uri)}",
             hint="restore it, or name another one in params.yaml register.experiment",
         )
     place = urlsplit(str(experiment.artifact_location))
     elsewhere = place.scheme in ("", "file") and not Path(unquote(place.path)).is_relative_to(home)
-    if uri == _default_uri(root) and elsewhere:
+    if uri == default_uri(root) and elsewhere:
         raise RegistryError(
             f"expected files below {home}, got an mlflow.db whose experiment {name!r} keeps them in "
             f"{experiment.artifact_location}",
-            where=f"{_URI} {_redact(uri)}",
+            where=f"{URI} {redact(uri)}",
             hint="the folder was moved or copied after mlflow.db was made: move it back, point "
-            f"{_URI} at a server, or begin anew by removing mlflow.db and mlruns",
+            f"{URI} at a server, or begin anew by removing mlflow.db and mlruns",
         )
     return str(experiment.experiment_id)
 
@@ -383,7 +263,7 @@ def register_bundle(submission: Submission, root: Path) -> Registered:
     Raises:
         RegistryError: if the registry cannot be reached, refuses, or gives other bytes back.
     """
-    with _connected(root) as (client, uri):
+    with connected(root) as (client, uri):
         experiment = _experiment(client, submission.experiment, root, uri)
         version = _find_version(client, submission)
         _end_orphans(client, experiment, submission, keep=version.run_id if version else None)

@@ -20,7 +20,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_ALREADY_EXISTS
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from checks.errors import EvidenceError, InputError, LeanGateError
@@ -37,6 +38,7 @@ from pipeline.promotion.standing import (
     expect_approval_fits,
     expect_policy,
     expect_standing,
+    first_held,
     holder_of,
     standing_of,
 )
@@ -161,10 +163,12 @@ class GatedStore(SqlAlchemyStore):
                 finally:
                     self._local.session = None
                 self._record(session, head, doing)
-        except LeanGateError as error:
-            self._record_refusal(doing, str(error))
-            raise _refused(error) from error
         except MlflowException as error:
+            if isinstance(
+                cause := error.__cause__, LeanGateError
+            ):  # MLflow's session wraps what it rolls back
+                self._record_refusal(doing, str(cause))
+                raise _refused(cause) from cause
             if act not in _GOVERNED_ACTS:
                 raise
             self._record_refusal(doing, str(error))
@@ -357,8 +361,10 @@ class GatedStore(SqlAlchemyStore):
             self._expect_clock(act.since, now)
             expect_standing(standing, trust.makers)
             policy = expect_policy(standing, trust.owners, now)
-            agreed = expect_agreed(standing, policy, str(alias), now)
-            before = holder_of(self._promoted(name), name, str(alias))
+            promoted = self._promoted(name)
+            # What held the alias before comes back on the approvals it had then.
+            agreed = expect_agreed(standing, policy, str(alias), first_held(promoted, standing, alias) or now)
+            before = holder_of(promoted, name, str(alias))
             super().set_registered_model_alias(name, alias, version)
             proof = standing.proof
             act.detail |= {
@@ -541,8 +547,16 @@ class GatedStore(SqlAlchemyStore):
         """Create a registered model without tags of ours."""
         for tag in tags or ():
             self._expect_free("create-model", name, "", tag.key)
-        with self._act("create-model", name):
+        if self._exists(name):  # MLflow says so, and tells models from prompts
             return super().create_registered_model(name, tags, description, **rest)
+        with self._act("create-model", name):
+            if self._exists(name):  # made since, by another worker
+                raise MlflowException(f"{name} already exists", error_code=RESOURCE_ALREADY_EXISTS)
+            return super().create_registered_model(name, tags, description, **rest)
+
+    def _exists(self, name: str) -> bool:
+        with self.ManagedSessionMaker() as session:
+            return self._get_query(session, SqlRegisteredModel).filter_by(name=name).first() is not None
 
     def update_registered_model(self, name: str, description: Any, **rest: Any) -> Any:
         """Change a description."""

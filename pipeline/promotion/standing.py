@@ -24,6 +24,7 @@ __all__ = [
     "expect_approval_fits",
     "expect_policy",
     "expect_standing",
+    "first_held",
     "holder_of",
     "standing_of",
 ]
@@ -112,6 +113,15 @@ def holder_of(entries: Iterable[Entry], model: str, alias: str) -> Entry | None:
         if entry.act == "promote" and entry.model == model and entry.detail["alias"] == alias:
             held = entry
     return held
+
+
+def first_held(entries: Iterable[Entry], standing: Standing, alias: str) -> datetime | None:
+    """Return when a version as it is registered first held an alias; None if it never did."""
+    for entry in entries:
+        same = entry.detail["alias"] == alias and entry.detail["registered"] == standing.registered.number
+        if entry.act == "promote" and same:
+            return entry.at
+    return None
 
 
 def _where(standing: Standing) -> str:
