@@ -14,7 +14,6 @@ combination of levels that is large enough to be judged). A metric that compares
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from typing import Any, Literal
 
 from checks.errors import PolicyError
 from checks.measurement import GROUPED, Measurement, Method, Slice
+from checks.policy_values import known_keys, number_of, text_of
 from checks.protocol import Metric, Targets, look_up
+from checks.waiving import Waiving, parse_waivable, parse_waiving
 
 __all__ = ["Kind", "Limit", "OperatingPoint", "Policy", "Rule", "kind_of", "matches", "parse_policy"]
 
@@ -61,7 +62,7 @@ _VACUOUS = {
     (Method.CLOPPER_PEARSON, "min", 0.0),
     (Method.MIETTINEN_NURMINEN, "max", 1.0),
 }
-_POLICY_KEYS = {"version", "name", "alpha", "alpha_fail", "checks", "operating_points", "rules"}
+_POLICY_KEYS = {"version", "name", "alpha", "alpha_fail", "checks", "operating_points", "rules", "waivers"}
 _POINT_KEYS = {"name", "class", "threshold", "reason"}
 _RULE_KEYS = {
     "id",
@@ -76,6 +77,7 @@ _RULE_KEYS = {
     "alarm",
     "min_n",
     "blocking",
+    "waivable",
     "control_tolerance",
     "reason",
 }
@@ -119,6 +121,7 @@ class Rule:
         control_tolerance: For latency: how far the ratio of two copies of one file may lie from 1.
         reason: Why the limit is what it is.
         where: Place in the file, for messages.
+        waivable: Whether an approver may waive what it finds.
     """
 
     id: str
@@ -135,6 +138,7 @@ class Rule:
     control_tolerance: float
     reason: str
     where: str
+    waivable: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ class Policy:
         rules: At least one, at least one of them blocking and no screen.
         checks: Names of the checks of other distributions that the rules rely on.
         operating_points: Thresholds that sensitivity and specificity are measured at.
+        waiving: Who may waive findings, and for how long; None lets nobody.
     """
 
     name: str
@@ -156,6 +161,7 @@ class Policy:
     rules: tuple[Rule, ...]
     checks: tuple[str, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
+    waiving: Waiving | None = None
 
     @property
     def crossings(self) -> tuple[str, ...]:
@@ -181,37 +187,6 @@ def matches(rule: Rule, measurement: Measurement) -> bool:
     return any(selector in (str(where), where.attribute) for selector in rule.slices)
 
 
-def _known(value: Any, keys: set[str], where: str, file: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise PolicyError(
-            f"expected keys and values, got {type(value).__name__}", where=f"{file} {where}".strip()
-        )
-    unknown = sorted(str(key) for key in value if key not in keys)
-    if unknown:
-        raise PolicyError(
-            f"expected keys among {sorted(keys)}, got {unknown}",
-            where=f"{file} {where}".strip(),
-            hint="a misspelt key would be a rule that never holds",
-        )
-    return value
-
-
-def _number(value: Any, where: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
-        raise PolicyError(f"expected a finite number, got {value!r}", where=where)
-    if not low <= value <= high:
-        raise PolicyError(f"expected a number in [{low:g}, {high:g}], got {value:g}", where=where)
-    return float(value)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise PolicyError(f"expected text, got {value!r}", where=where)
-    if not value.replace("\n", " ").isprintable():
-        raise PolicyError(f"expected text without control characters, got {value!r}", where=where)
-    return value.strip()
-
-
 def _parse_limit(raw: Mapping[str, Any], declared: Metric, where: str) -> tuple[Limit, float]:
     method = declared.method
     allowed = [name for name in _LIMITS[method] if declared.limits is None or name in declared.limits]
@@ -219,7 +194,7 @@ def _parse_limit(raw: Mapping[str, Any], declared: Metric, where: str) -> tuple[
     if len(given) != 1 or given[0] not in allowed:
         raise PolicyError(f"expected exactly one of {allowed}, got {given}", where=where)
     limit = given[0]
-    value = _number(raw[limit], f"{where}.{limit}", *_RANGES[method])
+    value = number_of(raw[limit], f"{where}.{limit}", *_RANGES[method])
     if (method, limit, value) in _VACUOUS:
         raise PolicyError(
             f"expected a limit that a candidate can break, got {limit}: {value:g} of a share",
@@ -232,7 +207,7 @@ def _parse_names(raw: Mapping[str, Any], key: str, where: str) -> tuple[str, ...
     value = raw[key]
     if not isinstance(value, list) or not value:
         raise PolicyError(f"expected a list of names, got {value!r}", where=f"{where}.{key}")
-    names = tuple(_text(entry, f"{where}.{key}") for entry in value)
+    names = tuple(text_of(entry, f"{where}.{key}") for entry in value)
     if len(set(names)) != len(names):
         raise PolicyError(f"expected each name once, got {list(names)}", where=f"{where}.{key}")
     return names
@@ -254,7 +229,7 @@ def _parse_tolerance(raw: Mapping[str, Any], declared: Metric, value: float, whe
             raise PolicyError("expected no control_tolerance but on a latency ratio", where=where)
         return 0.0
     if "control_tolerance" in raw:
-        return _number(raw["control_tolerance"], f"{where}.control_tolerance", 0.001, 0.25)
+        return number_of(raw["control_tolerance"], f"{where}.control_tolerance", 0.001, 0.25)
     if value == 1:
         raise PolicyError(
             "expected control_tolerance, got none; it cannot follow from max: 1",
@@ -308,11 +283,11 @@ def _parse_min_n(raw: Mapping[str, Any], kind: Kind, where: str) -> int:
 
 def _parse_rule(value: Any, index: int, metrics: Mapping[str, Metric], file: str) -> Rule:
     where = f"{file} rules[{index}]"
-    raw = _known(value, _RULE_KEYS, f"rules[{index}]", file)
-    name = _text(raw.get("id"), f"{where}.id")
+    raw = known_keys(value, _RULE_KEYS, f"rules[{index}]", file)
+    name = text_of(raw.get("id"), f"{where}.id")
     if not _ID.fullmatch(name):
         raise PolicyError(f"expected lower-case letters, digits and '-', got {name!r}", where=f"{where}.id")
-    metric = _text(raw.get("metric"), f"{where}.metric")
+    metric = text_of(raw.get("metric"), f"{where}.metric")
     declared = look_up(metric, metrics)
     if declared is None:
         close = get_close_matches(metric, metrics, n=3, cutoff=0.4)
@@ -348,19 +323,20 @@ def _parse_rule(value: Any, index: int, metrics: Mapping[str, Metric], file: str
         min_n=_parse_min_n(raw, kind, where),
         blocking=blocking,
         control_tolerance=_parse_tolerance(raw, declared, number, where),
-        reason=_text(raw.get("reason"), f"{where}.reason"),
+        reason=text_of(raw.get("reason"), f"{where}.reason"),
         where=where,
+        waivable=parse_waivable(raw, kind, blocking=blocking, where=where),
     )
 
 
 def _parse_point(value: Any, index: int, file: str) -> OperatingPoint:
     where = f"{file} operating_points[{index}]"
-    raw = _known(value, _POINT_KEYS, f"operating_points[{index}]", file)
+    raw = known_keys(value, _POINT_KEYS, f"operating_points[{index}]", file)
     return OperatingPoint(
-        name=_text(raw.get("name"), f"{where}.name"),
-        target=_text(raw.get("class"), f"{where}.class"),
-        threshold=_number(raw.get("threshold"), f"{where}.threshold", 1e-6, 1 - 1e-6),
-        reason=_text(raw.get("reason"), f"{where}.reason"),
+        name=text_of(raw.get("name"), f"{where}.name"),
+        target=text_of(raw.get("class"), f"{where}.class"),
+        threshold=number_of(raw.get("threshold"), f"{where}.threshold", 1e-6, 1 - 1e-6),
+        reason=text_of(raw.get("reason"), f"{where}.reason"),
     )
 
 
@@ -399,7 +375,7 @@ def parse_policy(value: Any, metrics: Mapping[str, Metric], file: str = "policy.
     Raises:
         PolicyError: naming file and key, if anything is missing, unknown, out of range or contradictory.
     """
-    raw = _known(value, _POLICY_KEYS, "", file)
+    raw = known_keys(value, _POLICY_KEYS, "", file)
     if type(raw.get("version")) is not int or raw["version"] != 1:
         raise PolicyError(f"expected version 1, got {raw.get('version')!r}", where=f"{file} version")
     rules: Sequence[Any] | Any = raw.get("rules")
@@ -420,10 +396,11 @@ def parse_policy(value: Any, metrics: Mapping[str, Metric], file: str = "policy.
     points = _parse_points(raw, file)
     _check_points_named(parsed, points)
     return Policy(
-        name=_text(raw.get("name"), f"{file} name"),
-        alpha=_number(raw.get("alpha"), f"{file} alpha", 0.001, 0.2),
-        alpha_fail=_number(raw.get("alpha_fail"), f"{file} alpha_fail", 0.001, 0.2),
+        name=text_of(raw.get("name"), f"{file} name"),
+        alpha=number_of(raw.get("alpha"), f"{file} alpha", 0.001, 0.2),
+        alpha_fail=number_of(raw.get("alpha_fail"), f"{file} alpha_fail", 0.001, 0.2),
         rules=parsed,
         checks=_parse_names(raw, "checks", file) if "checks" in raw else (),
         operating_points=points,
+        waiving=parse_waiving(raw, file),
     )

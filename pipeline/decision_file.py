@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from checks.errors import EvidenceError
 from pipeline.fields import Fields, read_fields
+from pipeline.waiver import Waiver
 
 __all__ = [
     "DECISION_SCHEMA",
@@ -28,7 +29,8 @@ __all__ = [
 
 DECISION_SCHEMA = "leangate/decision/1"
 
-Outcome = Literal["passed", "blocked", "inconclusive", "error", "absent"]
+Outcome = Literal["passed", "waived", "blocked", "inconclusive", "error", "absent"]
+"""What a run ends in; a decision is never `waived`: waivers change no verdict."""
 Side = Literal["at least", "at most"]
 
 _SIDES: dict[str, Side] = {"margin": "at least", "min": "at least", "max": "at most"}
@@ -106,6 +108,7 @@ class Finding:
         further_examples: That would settle it if what was seen holds, where known.
         further_if_equal: The same if the models are in truth equal.
         rule_reason: Why the policy has this rule.
+        waiver: What lets it through although it is not settled, or None.
     """
 
     rule: str
@@ -132,6 +135,7 @@ class Finding:
     further_examples: int | None
     further_if_equal: int | None
     rule_reason: str
+    waiver: Waiver | None = None
 
     @property
     def settled(self) -> bool:
@@ -145,8 +149,13 @@ class Finding:
 
     @property
     def stops(self) -> bool:
-        """Whether it keeps the gate shut: what blocks and is not settled, and any ERROR."""
-        return not self.settled and (self.blocking or self.verdict == "ERROR")
+        """Whether it keeps the gate shut: what blocks, is not settled and not waived; and any ERROR."""
+        return not self.settled and (self.verdict == "ERROR" or (self.blocking and self.waiver is None))
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What tells it from every other finding of a decision on something that was measured."""
+        return self.rule, self.slice, self.versus or "", self.target
 
     @property
     def subject(self) -> str:
@@ -209,6 +218,23 @@ class Decision:
     findings: tuple[Finding, ...]
     readings: tuple[Reading, ...]
     most_changed: tuple[Exemplar, ...] = ()
+
+    @property
+    def waived(self) -> tuple[Finding, ...]:
+        """Findings that a waiver lets through, in the order of the rules."""
+        return tuple(finding for finding in self.findings if finding.waiver is not None)
+
+    @property
+    def standing(self) -> Outcome:
+        """The outcome; `waived` where waivers let through everything that would keep it shut."""
+        if self.outcome not in ("blocked", "inconclusive") or not self.waived:
+            return self.outcome
+        return self.outcome if any(finding.stops for finding in self.findings) else "waived"
+
+    @property
+    def ships(self) -> bool:
+        """Whether the candidate may go on: it passed, or what it did not pass is waived."""
+        return self.open or self.standing == "waived"
 
     @property
     def listed(self) -> tuple[Finding, ...]:
@@ -393,7 +419,7 @@ def parse_decision(fields: Fields) -> Decision:
     Raises:
         EvidenceError: naming file and key, if anything else is missing or of another type.
     """
-    policy, outcome = fields.inner("policy"), outcome_of(fields)
+    policy, outcome = fields.inner("policy"), outcome_of(fields, "waived")
     if fields.flag("open") != (outcome == "passed"):
         raise EvidenceError(
             f"expected open exactly if the outcome is passed, got {outcome} and open {fields.flag('open')}",

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""enforce: fails here, and only here, if nothing passed; `bundle` and `register` depend on it."""
+"""enforce: fails here, and only here, if nothing passed; `bundle` and `register` depend on it.
+
+A waiver that has ended since the selection was made closes the gate again.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from checks.canonical import read_json, sha256_file
-from checks.decision import Outcome
 from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGateError
-from pipeline.decision_file import Finding, read_decision
+from pipeline.decision_file import Decision, Finding, read_decision
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.plain import clean
-from pipeline.policy_file import load_policy
+from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.report.wording import describe_distance, describe_place, describe_remedy
+from pipeline.waiver import today
+from pipeline.waivers import apply_waivers, explain_waivers, read_waivers
 
 __all__ = ["run"]
 
@@ -35,30 +40,38 @@ def _in_words(concern: Sequence[Finding]) -> str:
     return f"{clean(finding.verdict)} {describe_place(concern)}: {told}"
 
 
-def _findings_in_words(layout: Layout, selection: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _judged(layout: Layout, slot: str, file: PolicyFile, on: date) -> Decision:
+    return apply_waivers(read_decision(layout.decision(slot)), file, read_waivers(layout.root), on)
+
+
+def _findings_in_words(layout: Layout, selection: Mapping[str, Any], file: PolicyFile, on: date) -> list[str]:
+    lines, waivers = [], read_waivers(layout.root)
     for finalist in selection["finalists"]:
         if finalist["candidate"] is None:
             lines.append(f"slot {finalist['slot']}: no candidate was good enough on the validation split")
             continue
-        concerns = read_decision(layout.decision(finalist["slot"])).concerns
-        stopping = [concern for concern in concerns if concern[0].stops]
+        judged = _judged(layout, finalist["slot"], file, on)
+        stopping = [concern for concern in judged.concerns if concern[0].stops]
         lines += [f"{finalist['candidate']}: {_in_words(concern)}" for concern in stopping[:_MOST_FINDINGS]]
         if len(stopping) > _MOST_FINDINGS:
             lines.append(f"{finalist['candidate']}: and {len(stopping) - _MOST_FINDINGS} more")
+        why_not = explain_waivers(judged, file, waivers, on)
+        lines += [f"{finalist['candidate']}: {clean(sentence)}" for sentence in why_not[:_MOST_FINDINGS]]
     return lines
 
 
-def _refuse(layout: Layout, selection: Mapping[str, Any]) -> LeanGateError:
+def _refuse(
+    layout: Layout, selection: Mapping[str, Any], outcome: str, file: PolicyFile, on: date
+) -> LeanGateError:
     what = "expected a finalist that passed, got none:\n  " + "\n  ".join(
-        _findings_in_words(layout, selection)
+        _findings_in_words(layout, selection, file, on)
     )
     where = str(layout.selection)
     report = f"read {layout.report / 'report.html'}; nothing was bundled or registered"
-    match selection["outcome"]:
-        case Outcome.BLOCKED:
+    match outcome:
+        case "blocked":
             return BlockedError(what, where=where, hint=report)
-        case Outcome.INCONCLUSIVE:
+        case "inconclusive":
             return InconclusiveError(
                 what, where=where, hint=f"collect what is asked for, or compress less; {report}"
             )
@@ -66,35 +79,45 @@ def _refuse(layout: Layout, selection: Mapping[str, Any]) -> LeanGateError:
             return LeanGateError(what, where=where, hint=report)
 
 
+def _close(layout: Layout) -> None:
+    """Remove what an earlier run left: it says "passed", and must not be taken for this run's."""
+    layout.verdict.unlink(missing_ok=True)
+    shutil.rmtree(layout.bundle, ignore_errors=True)
+
+
 def run(layout: Layout, params: Params) -> None:
-    """Write `verdict.json` if a finalist passed, under the policy that lies here now.
+    """Write `verdict.json` if a finalist passed, or is waived today, under the policy that lies here now.
 
     Raises:
         BlockedError: if harm was proven.
         InconclusiveError: if nothing was proven either way.
         LeanGateError: if something could not be judged.
-        EvidenceError: if the selection does not fit the decision, the file, or the policy.
+        EvidenceError: if the selection does not fit the decision, the file, the policy, or the waivers.
     """
-    selection = read_json(layout.selection)
-    if selection["outcome"] != Outcome.PASSED or selection["chosen"] is None:
-        # A bundle of an earlier run, with a card that says "passed", must not be taken for this run's.
-        shutil.rmtree(layout.bundle, ignore_errors=True)
-        raise _refuse(layout, selection)
+    # DVC keeps this output when the stage runs; see dvc.yaml.
+    layout.verdict.unlink(missing_ok=True)
+    selection, file, on = read_json(layout.selection), load_policy(layout.policy), today()
     chosen = selection["chosen"]
+    if selection["outcome"] not in ("passed", "waived") or chosen is None:
+        _close(layout)
+        raise _refuse(layout, selection, selection["outcome"], file, on)
     slot = chosen["slot"]
+    judged = _judged(layout, slot, file, on)
+    if selection["outcome"] == "waived" and not judged.ships:
+        _close(layout)
+        raise _refuse(layout, selection, judged.outcome, file, on)
     decision = read_json(layout.decision(slot))
-    if decision.get("open") is not True or not decision.get("subject"):
+    if judged.standing != selection["outcome"] or not decision.get("subject"):
         raise EvidenceError(
-            f"expected the open decision that was selected, got {decision.get('outcome')!r}",
+            f"expected the decision that was selected, {selection['outcome']}, got {judged.standing}",
             where=str(layout.decision(slot)),
             hint="run `dvc repro`: the decision was made again after the selection",
         )
     onnx_sha256 = sha256_file(layout.finalist(slot) / "model.onnx")
-    policy_sha256 = load_policy(layout.policy).sha256
     for what, want, came in (
         ("the candidate that was selected", chosen["candidate"], decision["candidate"]),
         ("a decision on this ONNX file", onnx_sha256, decision["subject"]["candidate_sha256"]),
-        ("a decision under this policy", policy_sha256, decision["policy"]["sha256"]),
+        ("a decision under this policy", file.sha256, decision["policy"]["sha256"]),
     ):
         if want != came:
             raise EvidenceError(f"expected {what}, {want}, got {came}", where=str(layout.decision(slot)))
@@ -102,10 +125,12 @@ def run(layout: Layout, params: Params) -> None:
         layout.verdict,
         {
             "schema": "leangate/verdict/1",
+            "outcome": judged.standing,
+            "waived": [one.waiver.to_json() for one in judged.waived if one.waiver is not None],
             "slot": slot,
             "candidate": chosen["candidate"],
             "onnx_sha256": onnx_sha256,
-            "policy_sha256": policy_sha256,
+            "policy_sha256": file.sha256,
             "decision_sha256": sha256_file(layout.decision(slot)),
         },
     )

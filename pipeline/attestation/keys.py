@@ -18,7 +18,16 @@ from checks.errors import InputError, StorageError
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signature, Signer
 
-__all__ = ["KEY_VARIABLES", "PRIVATE", "PUBLIC", "find_signer", "make_keys", "read_signer", "read_trusted"]
+__all__ = [
+    "KEY_VARIABLES",
+    "PRIVATE",
+    "PUBLIC",
+    "find_signer",
+    "make_keys",
+    "parse_public_key",
+    "read_signer",
+    "read_trusted",
+]
 
 PRIVATE, PUBLIC = "leangate.key", "leangate.pub"
 KEY_VARIABLES = ("LEANGATE_SIGNING_KEY", "LEANGATE_SIGNING_COMMAND", "LEANGATE_SIGNING_PUBLIC_KEY")
@@ -85,7 +94,12 @@ def _read(path: Path, what: str) -> bytes:
         raise InputError(f"expected {what}, got {error.strerror}", where=str(path)) from error
 
 
-def _public_key(data: bytes, where: str) -> Key:
+def parse_public_key(data: bytes, where: str) -> Key:
+    """Return the Ed25519 public key in PEM.
+
+    Raises:
+        InputError: if it is none.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import SSlibKey
@@ -113,7 +127,7 @@ def read_trusted(path: Path) -> dict[str, Key]:
             )
     else:
         files = [path]
-    keys = [_public_key(_read(file, "a public key"), str(file)) for file in files]
+    keys = [parse_public_key(_read(file, "a public key"), str(file)) for file in files]
     return {key.keyid: key for key in keys}
 
 
@@ -209,5 +223,5 @@ def find_signer(environment: Mapping[str, str]) -> Signer | None:
     if command:
         if not public:
             raise InputError(f"expected {KEY_VARIABLES[2]} with {KEY_VARIABLES[1]}, got none")
-        return _CommandSigner(command, _public_key(_read(Path(public), "a public key"), public))
+        return _CommandSigner(command, parse_public_key(_read(Path(public), "a public key"), public))
     return None

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from checks.canonical import sha256_file
+from pipeline.attestation.dsse import STATEMENT
 from pipeline.card.contents import MANIFEST, Contents
 from pipeline.fields import Fields
 
 __all__ = ["GATE_EVIDENCE", "PROVENANCE", "SUMMARY", "gate_evidence", "provenance", "statement", "summary"]
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SUMMARY = "https://slsa.dev/verification_summary/v1"
 GATE_EVIDENCE = "urn:leangate:gate-evidence:1"
