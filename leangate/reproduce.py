@@ -13,21 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from checks.canonical import read_json, sha256_file
-from checks.decision import Outcome
 from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
 from pipeline.failures import FAILURE_FILE
 from pipeline.fields import read_fields
+from pipeline.files import write_text
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, expect_measured, load_policy
 from pipeline.report import render_table
 from pipeline.stages import die_with_parent
+from pipeline.waiver import parse_waiver, today
+from pipeline.waiver_file import WAIVERS
 
 __all__ = ["describe_outcome", "reproduce"]
 
 _AFTER_SELECT = ("enforce", "bundle", "register")
 
-_CODES = {Outcome.PASSED: 0, Outcome.BLOCKED: 1, Outcome.INCONCLUSIVE: 3}
+_CODES = {"passed": 0, "waived": 0, "blocked": 1, "inconclusive": 3}
 
 
 @contextmanager
@@ -57,9 +59,10 @@ def _check_folder(root: Path) -> None:
             )
 
 
-def _run_dvc(root: Path, targets: Sequence[str], *, force: bool) -> tuple[int, str]:
+def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = False) -> tuple[int, str]:
     """Run `dvc repro`; return the exit code of the stage that failed, or 0, and that stage's name."""
-    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else []), *targets]
+    flags = [*(["--force"] if force else []), *(["--single-item"] if alone else [])]
+    command = [sys.executable, "-m", "dvc", "repro", *flags, *targets]
     with tempfile.TemporaryDirectory() as folder:
         failure = Path(folder) / "failure.json"
         # The stages say `python`: it must be the interpreter that runs this.
@@ -104,7 +107,7 @@ def describe_outcome(root: Path) -> str:
             where=str(layout.selection),
             hint="run `leangate run` first, in the folder that holds dvc.yaml",
         )
-    lines = [render_table(layout), "", f"report    {layout.report / 'report.html'}"]
+    lines = [render_table(layout, today()), "", f"report    {layout.report / 'report.html'}"]
     registration = _registration_of_this_bundle(layout)
     if registration is not None:
         lines += [
@@ -139,6 +142,26 @@ def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: Poli
             return code, failed
         _expect_possible(layout, params, file)
     return 0, ""
+
+
+def _make_waivers_file(root: Path) -> None:
+    """Make an empty list of waivers where there is none: DVC knows no dependency that may be absent."""
+    if not (root / WAIVERS).exists() and WAIVERS in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        write_text(root / WAIVERS, "")
+
+
+def _has_ended(layout: Layout) -> bool:
+    """Whether the selection names a waiver whose last day is over: for DVC it is as good as ever."""
+    if not layout.selection.exists():
+        return False
+    try:
+        rows = read_fields(layout.selection, "leangate/selection/1").entries("finalists")
+        waived = [
+            parse_waiver(entry) for row in rows if "waived" in row.value for entry in row.entries("waived")
+        ]
+    except EvidenceError:  # of another version, or broken: DVC makes it anew
+        return False
+    return any(waiver.until < today() for waiver in waived)
 
 
 def _expect_files(params: Params, root: Path) -> None:
@@ -182,11 +205,14 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     params, file = load_params(layout.params), load_policy(layout.policy)
     expect_measured(file.policy, params, layout.policy.name)
     _expect_files(params, root)
+    judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))
     with _only_one_run(root):
+        _make_waivers_file(root)
         code, failed = _check_policy_on_data(root, layout, params, file)
+        if not code and judged and _has_ended(layout):
+            code, failed = _run_dvc(root, ["select"], force=True, alone=True)
         if not code:
             code, failed = _run_dvc(root, targets, force=force)
-    judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))
     # A stage that failed before `enforce` leaves the selection of an earlier run behind.
     if judged and layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
         print(describe_outcome(root))

@@ -30,6 +30,7 @@ from pipeline.files import output_dir, write_json, write_text
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.version import VERSION
+from pipeline.waiver_file import WAIVERS, lines_of, write_lines
 
 __all__ = ["run"]
 
@@ -71,6 +72,23 @@ def _sources(layout: Layout, slot: str) -> dict[str, Path]:
         if not path.is_file():
             raise EvidenceError("expected a file, got none", where=str(path), hint="run `dvc repro`")
     return named
+
+
+def _copy_waivers(folder: Path, layout: Layout) -> None:
+    """Copy the lines that the verdict rests on, and no other: what was waived of others stays at home."""
+    verdict = read_fields(layout.verdict, "leangate/verdict/1")
+    if not verdict.value.get("waived"):
+        return
+    wanted = [entry.text("sha256") for entry in verdict.entries("waived")]
+    lines = lines_of(layout.root)
+    missing = [sha256 for sha256 in wanted if sha256 not in lines]
+    if missing:
+        raise EvidenceError(
+            f"expected the waivers that the verdict names, got none of SHA-256 {missing[0]}",
+            where=str(layout.root / WAIVERS),
+            hint="run `dvc repro`",
+        )
+    write_lines(folder, [lines[sha256] for sha256 in wanted])
 
 
 def _slot(layout: Layout) -> str:
@@ -207,6 +225,7 @@ def run(layout: Layout, params: Params) -> None:
             target = folder / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(source, target)
+        _copy_waivers(folder, layout)
         try:
             contents = read_contents(folder)
         except EvidenceError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from checks.canonical import dumps, sha256_file, sha256_value
-from checks.errors import EvidenceError, InputError, ParamsError
+from checks.errors import BlockedError, EvidenceError, InputError, ParamsError
 from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle, read_declared
 from pipeline.card.figures import read_judged
 from pipeline.card.model_card import summary
@@ -21,7 +21,10 @@ from pipeline.fields import Fields
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params, load_yaml
+from pipeline.plain import shorten
 from pipeline.registry import BUNDLE_TAG, Dataset, Submission, register_bundle
+from pipeline.waiver import today
+from pipeline.waiver_file import WAIVERS
 
 __all__ = ["run"]
 
@@ -30,6 +33,7 @@ _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 _REQUIRED = ("numpy", "onnx", "onnxruntime")
 _MAX_PARAM = 500
 _MOST_PARAMS = 20
+_MAX_TAG = 2_000
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -74,7 +78,7 @@ def _lineage(root: Path) -> dict[str, str]:
 
 def _metrics(contents: Contents) -> dict[str, float]:
     """Measurements on all examples by name, and the worst slices'."""
-    judged = read_judged(contents.decision)
+    judged = read_judged(contents.decision, contents.waivers)
     metrics = {
         reading.metric: float(reading.value)
         for reading in judged.readings.values()
@@ -134,6 +138,33 @@ def _dataset(contents: Contents) -> Dataset:
     return Dataset("test", contents.evidence.subject.data_sha256, origin, columns)
 
 
+def _waived(contents: Contents) -> dict[str, str]:
+    """Tags that say what was waived, and the last day on which all of it is."""
+    if not contents.waivers:
+        return {}
+    told = "; ".join(
+        f"{waiver.verdict} of {waiver.rule} on {waiver.subject} until {waiver.until}"
+        for waiver in contents.waivers
+    )
+    return {
+        "leangate.waived": shorten(told, _MAX_TAG),
+        "leangate.waived_until": min(waiver.until for waiver in contents.waivers).isoformat(),
+    }
+
+
+def _expect_waived(contents: Contents) -> None:
+    """Refuse what was waived until a day that is over: the bundle is older than its right to ship."""
+    on = today()
+    ended = [waiver for waiver in contents.waivers if waiver.until < on]
+    if ended:
+        raise BlockedError(
+            f"expected waivers that hold on {on}, got {len(ended)} that ended: the one of "
+            f"{shorten(ended[0].rule, 60)} on {shorten(ended[0].subject, 120)} on {ended[0].until}",
+            where=WAIVERS,
+            hint="`leangate run` judges anew",
+        )
+
+
 def _submission(layout: Layout, params: Params, manifest: Fields, contents: Contents) -> Submission:
     bundle_sha256 = sha256_file(layout.bundle / MANIFEST)
     provider = read_declared(manifest)
@@ -146,8 +177,9 @@ def _submission(layout: Layout, params: Params, manifest: Fields, contents: Cont
     }
     tags = digests | {
         **_lineage(layout.root),
-        "leangate.decision": contents.decision.text("outcome"),
+        "leangate.decision": contents.outcome,
         "leangate.candidate": manifest.text("candidate"),
+        **_waived(contents),
     }
     model = contents.model
     return Submission(
@@ -176,6 +208,7 @@ def run(layout: Layout, params: Params) -> None:
     Raises:
         EvidenceError: if a file of the bundle is not the one its manifest names.
         ParamsError: if MLflow reserves the alias.
+        BlockedError: if a waiver that it rests on has ended.
         RegistryError: if the registry cannot be reached, refuses, or gives other bytes back.
     """
     if _RESERVED_ALIAS.fullmatch(params.register_.alias):
@@ -184,6 +217,7 @@ def run(layout: Layout, params: Params) -> None:
             where="params.yaml register.alias",
         )
     manifest, contents = read_bundle(layout.bundle)
+    _expect_waived(contents)
     submission = _submission(layout, params, manifest, contents)
     registered = register_bundle(submission, layout.root)
     registration = {

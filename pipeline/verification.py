@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +27,11 @@ from pipeline.card.contents import (
 from pipeline.card.model_card import model_card
 from pipeline.fields import Fields
 from pipeline.judgement import count_finalists, describe, expect_cost, expect_whole
+from pipeline.plain import shorten
 from pipeline.policy_file import load_policy
 from pipeline.version import VERSION
+from pipeline.waiver import today
+from pipeline.waivers import check_waivers
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
@@ -128,8 +132,25 @@ def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | N
     return Step("signatures", f"{stated}, signed by {', '.join(key[:16] for key in signed.keys)}")
 
 
+def _waivers(folder: Path, contents: Contents, on: date) -> Step:
+    """Check that the waivers, whose signatures hold, still hold on a day."""
+    check_waivers(load_policy(folder / "policy.yaml"), contents.waivers, on)
+    told = "; ".join(
+        f"{shorten(waiver.rule, 60)} on {shorten(waiver.subject, 120)} until {waiver.until} by "
+        f"{shorten(waiver.approver, 60)}, key {waiver.key_id[:16]}"
+        for waiver in contents.waivers
+    )
+    count = len(contents.waivers)
+    words = "1 finding did not pass and is" if count == 1 else f"{count} findings did not pass and are"
+    return Step("waivers", f"{words} waived on {on}: {told}")
+
+
 def verify_bundle(
-    folder: Path, trusted: Mapping[str, Key] | None = None, *, signatures: bool = True
+    folder: Path,
+    trusted: Mapping[str, Key] | None = None,
+    *,
+    signatures: bool = True,
+    on: date | None = None,
 ) -> Iterator[Step]:
     """Check a bundle step by step.
 
@@ -137,6 +158,7 @@ def verify_bundle(
         folder: The bundle.
         trusted: Public keys by their ids, of which one must have signed; None asks for no signature.
         signatures: Whether to look at them; whoever signs anew does not.
+        on: The day on which waivers must hold, UTC; today by default.
 
     Raises:
         EvidenceError: at the first thing that does not hold.
@@ -164,6 +186,8 @@ def verify_bundle(
         "verdicts",
         f"{len(findings)} findings and {len(measurements)} measurements follow from the evidence",
     )
+    if contents.waivers:
+        yield _waivers(folder, contents, on or today())
     if same_version:
         _expect_card(folder, manifest, contents)
         yield Step("card", f"{CARD} says what follows from the evidence, and nothing else")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from checks.evidence import Evidence, Subject, read_evidence
-from pipeline.decision_file import DECISION_SCHEMA
+from pipeline.decision_file import DECISION_SCHEMA, parse_decision
 from pipeline.fields import Fields, read_fields
 from pipeline.params import Bundle
+from pipeline.waiver import Waiver
+from pipeline.waiver_file import WAIVERS, read_waivers
 
 __all__ = [
     "ATTESTATIONS",
@@ -73,6 +75,7 @@ class Contents:
         data_findings: `data-findings.json`.
         evidence: The tables of `evidence/`.
         digests: Path below the bundle to SHA-256, without the card and the manifest.
+        waivers: Of `waivers.jsonl`; each lets one finding through that blocks, and none is there too many.
     """
 
     verdict: Fields
@@ -84,6 +87,12 @@ class Contents:
     data_findings: Fields
     evidence: Evidence
     digests: Mapping[str, str]
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """`passed`, or `waived` where the decision is closed and waivers let it through."""
+        return "waived" if self.waivers else "passed"
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 of one file of the bundle."""
@@ -118,6 +127,7 @@ def _expect(want: object, came: object, what: str, where: str) -> None:
 def _expect_files(folder: Path, came: set[str]) -> None:
     want = {"model.onnx", "decision.json", "policy.yaml", "data-findings.json"}
     want |= {f"evidence/{name}" for name in TABLES} | {f"records/{name}.json" for name in RECORDS}
+    want |= {WAIVERS} & came  # only where something is waived
     _expect(sorted(want), sorted(came - {*_ABOUT}), "the files", str(folder))
 
 
@@ -139,17 +149,19 @@ def _check_shortlist(shortlist: Fields, verdict: Fields, subject: Subject) -> No
     raise EvidenceError(f"expected {candidate} among the candidates", where=shortlist.where, hint=_STALE)
 
 
-def _check_selection(selection: Fields, verdict: Fields) -> None:
-    _expect("passed", selection.text("outcome"), "outcome", selection.where)
+def _check_selection(selection: Fields, verdict: Fields, outcome: str) -> None:
+    _expect(outcome, selection.text("outcome"), "outcome", selection.where)
     chosen = selection.inner("chosen")
     _expect(verdict.text("slot"), chosen.text("slot"), "slot", chosen.where)
     _expect(verdict.text("candidate"), chosen.text("candidate"), "candidate", chosen.where)
     _expect(verdict.text("onnx_sha256"), chosen.text("sha256"), "SHA-256", chosen.where)
 
 
-def _check_decision(decision: Fields, verdict: Fields) -> None:
+def _check_decision(decision: Fields, verdict: Fields, waivers: Sequence[Waiver]) -> None:
     _expect(verdict.text("slot"), decision.text("slot"), "slot", decision.where)
     _expect(verdict.text("candidate"), decision.text("candidate"), "candidate", decision.where)
+    if waivers:
+        return  # its findings are held against the waivers, once the policy is known to be the one
     _expect("passed", decision.text("outcome"), "outcome", decision.where)
     _expect(True, decision.flag("open"), "open", decision.where)
     findings = list(decision.entries("findings"))
@@ -164,6 +176,37 @@ def _check_decision(decision: Fields, verdict: Fields) -> None:
                 where=entry.where,
                 hint=_STALE,
             )
+
+
+def _check_waivers(folder: Path, decision: Fields, verdict: Fields, waivers: Sequence[Waiver]) -> None:
+    """Hold waivers against the findings: each that blocks has one, each has a finding, and each held once."""
+    said = [entry.value for entry in verdict.entries("waived")] if "waived" in verdict.value else []
+    outcome = verdict.maybe_text("outcome") or "passed"
+    _expect("waived" if waivers else "passed", outcome, "outcome", verdict.where)
+    if not waivers:
+        _expect([], said, "waived", verdict.where)
+        return
+    from pipeline.policy_file import load_policy
+    from pipeline.waivers import apply_waivers, object_to
+
+    where, file = str(folder / WAIVERS), load_policy(folder / "policy.yaml")
+    for waiver in waivers:
+        # Whether it holds today is for whoever acts today: verify, register, the registry.
+        if why := object_to(waiver, file, None):
+            raise EvidenceError(
+                f"expected waivers that the policy allows, got one of {waiver.rule}: {why}", where=where
+            )
+    judged = apply_waivers(parse_decision(decision), file, waivers, None)
+    if judged.standing != "waived":
+        stopping = [f"{one.verdict} of {one.rule} on {one.subject}" for one in judged.findings if one.stops]
+        raise EvidenceError(
+            f"expected a waiver for every finding that blocks, got none for {stopping[:3]}"[:400],
+            where=where,
+            hint=_STALE,
+        )
+    used = [one.waiver for one in judged.waived if one.waiver is not None]
+    _expect(len(waivers), len(used), "waivers that let a finding through:", where)
+    _expect([waiver.to_json() for waiver in used], said, "waived", verdict.where)
 
 
 def _check_data(data: Fields, findings: Fields, subject: Subject) -> None:
@@ -187,7 +230,8 @@ def read_contents(folder: Path) -> Contents:
     """Read the files of a bundle and refuse any that is not what the decision was about.
 
     1. The files are exactly those of a bundle; each is hashed.
-    2. The decision has the SHA-256 that the verdict names, is open, and passed.
+    2. The decision has the SHA-256 that the verdict names, is open, and passed; or every finding that blocks
+       has a signed waiver in the bundle, by an approver of its policy, as the verdict says.
     3. The policy has the SHA-256 that decision and verdict name.
     4. The ONNX file has the SHA-256 of verdict, decision, selection, shortlist and its own two records.
     5. Every evidence file has the SHA-256 in the decision, and says itself that it is about this subject.
@@ -214,7 +258,8 @@ def read_contents(folder: Path) -> Contents:
         verdict.text("decision_sha256"), digests["decision.json"], "SHA-256", str(folder / "decision.json")
     )
     decision = read_fields(folder / "decision.json", DECISION_SCHEMA)
-    _check_decision(decision, verdict)
+    waivers = read_waivers(folder)
+    _check_decision(decision, verdict, waivers)
     policy_sha256 = decision.inner("policy").text("sha256")
     _expect(policy_sha256, digests["policy.yaml"], "SHA-256", str(folder / "policy.yaml"))
     _expect(verdict.text("policy_sha256"), policy_sha256, "policy", decision.where)
@@ -222,7 +267,8 @@ def read_contents(folder: Path) -> Contents:
     onnx = folder / "model.onnx"
     _expect(verdict.text("onnx_sha256"), digests["model.onnx"], "SHA-256", str(onnx))
     _expect(subject.candidate_sha256, digests["model.onnx"], "SHA-256", str(onnx))
-    _check_selection(records["selection"], verdict)
+    _check_waivers(folder, decision, verdict, waivers)
+    _check_selection(records["selection"], verdict, "waived" if waivers else "passed")
     _check_shortlist(records["shortlist"], verdict, subject)
     _check_model(records["model"], digests["model.onnx"], onnx.stat().st_size)
     made = records["compression"]
@@ -245,6 +291,7 @@ def read_contents(folder: Path) -> Contents:
         data_findings=findings,
         evidence=evidence,
         digests=digests,
+        waivers=waivers,
     )
 
 

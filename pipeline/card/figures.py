@@ -19,6 +19,8 @@ from pipeline.report.wording import (
     describe_p,
     describe_value,
 )
+from pipeline.waiver import Waiver
+from pipeline.waivers import with_waivers
 
 __all__ = [
     "NOT_MEASURED",
@@ -58,13 +60,22 @@ class Judged:
         return self.decision.readings_of(metric)
 
 
-def read_judged(decision: Fields) -> Judged:
+def read_judged(decision: Fields, waivers: Sequence[Waiver] = ()) -> Judged:
     """Read findings and measurements of `decision.json`.
 
+    Args:
+        decision: The file.
+        waivers: What lets findings through that block, `Contents.waivers`.
+
     Raises:
-        EvidenceError: if any of them is malformed, or a finding is about no measurement.
+        EvidenceError: if any of them is malformed, a finding is about no measurement, or one blocks and is
+            not waived: of what does not ship there is no card.
     """
-    read = parse_decision(decision)
+    read = with_waivers(parse_decision(decision), waivers, decision.where)
+    if not read.ships:
+        raise EvidenceError(
+            f"expected a decision that is open or waived, got {read.standing}", where=decision.where
+        )
     known = {id(finding) for reading in read.readings for finding in read.findings_on(reading)}
     strange = [finding.rule for finding in read.findings if finding.slice and id(finding) not in known]
     if strange:
@@ -134,6 +145,8 @@ def judgement_of(finding: Finding | None) -> tuple[Markdown, Markdown, Markdown,
     decides = ", ".join(words for words in (bound, describe_p(finding.p)) if words)
     seen = describe_detectable(finding)
     verdict = f"**{text(finding.verdict)}**" + ("" if finding.blocking else " (advisory)")
+    if finding.waiver is not None:
+        verdict += f", **waived** until {finding.waiver.until}"
     return (
         _printed(decides) if decides else DASH,
         _printed(describe_limit(finding)),

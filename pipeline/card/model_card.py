@@ -18,6 +18,7 @@ from pipeline.card.sections import (
     disparity_section,
     policy_words,
 )
+from pipeline.card.waived import waived_notice, waivers_section
 from pipeline.fields import Fields
 from pipeline.markdown import Markdown, bullets, code, heading, join, literal, table, text
 from pipeline.params import Bundle
@@ -54,16 +55,18 @@ def model_card(contents: Contents, provider: Bundle) -> str:
     Raises:
         EvidenceError: if a figure that the card needs is malformed.
     """
-    judged = read_judged(contents.decision)
+    judged = read_judged(contents.decision, contents.waivers)
     answers = {"Purpose": provider.purpose, "Licence": provider.license, "Contact": provider.contact}
     limitations = [declared(entry) for entry in provider.limitations] or [declared("")]
     blocks = [
         literal(front_matter(contents, judged, provider)),
         heading(1, text(provider.title)),
         bullets(literal(f"**{name}:** {declared(answer)}") for name, answer in answers.items()),
+        *waived_notice(contents),
         _glance(contents, judged),
         cite(contents, "decision.json", "evidence/cost.json"),
         *decision_section(contents, judged),
+        *waivers_section(contents, judged),
         *compression_section(contents, judged),
         *accuracy_section(contents, judged),
         *disparity_section(contents, judged),
@@ -113,14 +116,16 @@ def summary(contents: Contents, provider: Bundle) -> str:
         contents: Of the bundle, checked.
         provider: What the provider says of the model.
     """
-    judged = read_judged(contents.decision)
-    passed = f"Passed {policy_words(contents.decision)} as {code(contents.verdict.text('candidate'))}."
+    judged = read_judged(contents.decision, contents.waivers)
+    words = "Waived, not passed, under" if contents.waivers else "Passed"
+    passed = f"{words} {policy_words(contents.decision)} as {code(contents.verdict.text('candidate'))}."
     onnx_sha256 = contents.digest("model.onnx")
     blocks = [
         # Escaping makes a sign at most five characters, so even names of nothing but signs fit.
         literal(f"**{text(provider.title, 100)}**"),
         declared(provider.purpose, 300),
         literal(passed),
+        *waived_notice(contents),
         _glance(contents, judged),
         literal(PROVISO),
         literal(f"`model.onnx` has SHA-256 `{onnx_sha256}`; the full card is `{CARD}`."),

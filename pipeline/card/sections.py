@@ -49,6 +49,13 @@ def policy_words(decision: Fields) -> Markdown:
     return literal(f"policy {text(policy.text('name'), 100)} (`{policy.text('sha256')[:12]}`)")
 
 
+def _outcome_words(contents: Contents) -> str:
+    name = code(contents.verdict.text("candidate"))
+    if not contents.waivers:
+        return f"**Passed.** {name} meets every blocking rule of"
+    return f"**Waived, not passed.** {name} ships although it does not meet every blocking rule of"
+
+
 def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
     """Return what was decided, on what, by which rules."""
     decision, subject = contents.decision, contents.evidence.subject
@@ -64,10 +71,7 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
     ]
     return [
         heading(2, literal("Decision")),
-        literal(
-            f"**Passed.** {code(contents.verdict.text('candidate'))} meets every blocking rule of "
-            f"{policy_words(decision)}. Findings: {told}."
-        ),
+        literal(f"{_outcome_words(contents)} {policy_words(decision)}. Findings: {told}."),
         literal(
             f"Bounded rules were judged at a one-sided error of {decision.number('alpha_each'):g} "
             f"({decision.number('alpha'):g} shared by {finalists} finalist{'' if finalists == 1 else 's'}). "

@@ -14,6 +14,7 @@ sections   its parts;  markup, svg, style: what they are drawn with
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ def write_report(folder: Path, layout: Layout, selection: Mapping[str, Any]) -> 
     (folder / "report.md").write_bytes(render_markdown(report).encode())
 
 
-def render_table(layout: Layout) -> str:
+def render_table(layout: Layout, on: date | None = None) -> str:
     """Return the decision and the table of candidates as text for the terminal, at most 110 columns wide.
 
     Coloured only if standard output is a terminal and `NO_COLOR` is not set.
 
     Args:
         layout: Where the outputs of the stages lie, `selection.json` included.
+        on: The day, UTC: what was waived until an earlier one ships no longer. None leaves days out.
 
     Raises:
         EvidenceError: if an input is missing, malformed, or contradicts another one.
@@ -57,4 +59,4 @@ def render_table(layout: Layout) -> str:
     from pipeline.report.summary import gather_comparison
     from pipeline.report.table import render
 
-    return render(gather_comparison(layout, read_json(layout.selection)))
+    return render(gather_comparison(layout, read_json(layout.selection), on))

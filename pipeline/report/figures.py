@@ -70,10 +70,9 @@ class Candidate:
 
     @property
     def standing(self) -> str:
-        """`chosen`, the outcome of its decision, or `not a finalist`."""
-        if self.chosen:
-            return "chosen"
-        return self.decision.outcome if self.decision else "not a finalist"
+        """`chosen`, `waived` whether chosen or not, the outcome of its decision, or `not a finalist`."""
+        standing = self.decision.standing if self.decision else "not a finalist"
+        return "chosen" if self.chosen and standing != "waived" else standing
 
     @property
     def test_accuracy(self) -> Reading | None:
@@ -100,7 +99,7 @@ class Comparison:
     """The decision of the run and every candidate beside the baseline.
 
     Attributes:
-        outcome: Of the run; `passed` exactly when something ships.
+        outcome: Of the run; `passed` or `waived` exactly when something ships.
         chosen: What ships, or None.
         preference: What the choice among finalists that passed looked at, in order.
         baseline: What the baseline costs.

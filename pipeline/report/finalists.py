@@ -55,7 +55,7 @@ def finalists(comparison: Comparison) -> Markup:
 
 def _finalist(item: Decision) -> Markup:
     name = item.candidate or f"Slot {item.slot}"
-    parts: list[str] = [tag("h3", name, chip(item.outcome, describe_outcome(item.outcome)))]
+    parts: list[str] = [tag("h3", name, chip(item.standing, describe_outcome(item.standing)))]
     if item.candidate is None:
         parts.append(tag("p", "This slot is empty: the shortlist found no further candidate for it."))
         return tag("article", *parts, id=f"finalist-{item.slot}")
@@ -136,7 +136,7 @@ def _finding(one: Finding) -> Markup:
     p = describe_p(one.p)
     return tag(
         "tr",
-        tag("td", chip(one.verdict)),
+        _verdict(one),
         tag("th", code(one.subject or "not measured"), tag("small", one.message), scope="row"),
         _measured(one),
         tag(
@@ -151,10 +151,15 @@ def _finding(one: Finding) -> Markup:
     )
 
 
+def _verdict(one: Finding) -> Markup:
+    waived = [tag("small", f"waived until {one.waiver.until}")] if one.waiver is not None else []
+    return tag("td", chip(one.verdict), *waived)
+
+
 def _search(one: Finding) -> Markup:
     return tag(
         "tr",
-        tag("td", chip(one.verdict)),
+        _verdict(one),
         tag("th", code(one.subject or "not measured"), tag("small", one.message), scope="row"),
         _measured(one),
         tag("td", describe_p(one.p).removeprefix("p ") or NO_FIGURE, class_="num"),

@@ -22,6 +22,7 @@ from pipeline.report.wording import (
     describe_reason,
     describe_remedy,
     describe_value,
+    describe_waiver,
     headline,
     summarise_findings,
     summarise_searches,
@@ -30,7 +31,13 @@ from pipeline.report.wording import (
 
 __all__ = ["render_markdown"]
 
-_MARKS = {"passed": "\u2705", "blocked": "\u26d4", "inconclusive": "\u26a0\ufe0f", "error": "\u274c"}
+_MARKS = {
+    "passed": "\u2705",
+    "waived": "\u26a0\ufe0f",
+    "blocked": "\u26d4",
+    "inconclusive": "\u26a0\ufe0f",
+    "error": "\u274c",
+}
 _SHOWN = 20
 _FEW = 5
 _LONG = 1_000
@@ -44,10 +51,11 @@ def render_markdown(report: Report) -> str:
     """
     comparison = report.comparison
     title, why = headline(comparison)
-    mark = _MARKS["passed" if comparison.chosen else comparison.outcome]
+    mark = _MARKS[comparison.outcome]
     parts = [
         heading(2, literal(f"{mark} {_told(title)}")),
         _told(why),
+        _waived(comparison),
         _table(comparison),
         *(part for decision in comparison.judged for part in _finalist(decision)),
         _data_line(report),
@@ -77,9 +85,22 @@ def _table(comparison: Comparison) -> Markdown:
     return table(COLUMNS, rows)
 
 
+def _waived(comparison: Comparison) -> Markdown | None:
+    """Return every finding that was waived, and who answers for it."""
+    items = [
+        literal(
+            f"**WAIVED** {_told(str(decision.candidate))}: {_told(finding.verdict)} "
+            f"{_told(describe_place([finding]))}, {_told(describe_waiver(finding))}"
+        )
+        for decision in comparison.judged
+        for finding in decision.waived
+    ]
+    return bullets(items) if items else None
+
+
 def _finalist(decision: Decision) -> list[Markdown]:
     """Return what is not settled, then what was searched, what changed most, and the times."""
-    head = heading(3, _told(f"{decision.candidate}: {describe_outcome(decision.outcome)}"))
+    head = heading(3, _told(f"{decision.candidate}: {describe_outcome(decision.standing)}"))
     wanting = decision.concerns
     items = [_item(concern) for concern in wanting[:_SHOWN]]
     if len(wanting) > _SHOWN:

@@ -19,6 +19,7 @@ _LOOKS = {
     "ERROR": "error",
     "NO-FINDING": "calm",
     "passed": "pass",
+    "waived": "open",
     "chosen": "pass",
     "blocked": "fail",
     "inconclusive": "open",

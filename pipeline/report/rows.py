@@ -42,7 +42,7 @@ class Row:
     """One model.
 
     Attributes:
-        standing: `baseline`, `chosen`, `not a finalist`, or the outcome of its decision.
+        standing: `baseline`, `chosen`, `waived`, `not a finalist`, or the outcome of its decision.
         cells: One a column; the first line of each says it all, the others say it more exactly.
     """
 

@@ -32,6 +32,7 @@ from pipeline.report.wording import (
     describe_remedy,
     describe_saving,
     describe_value,
+    describe_waiver,
     headline,
 )
 
@@ -42,7 +43,7 @@ def decision(comparison: Comparison) -> Markup:
     """Draw what ships, or that nothing does, as the first thing on the page."""
     title, why = headline(comparison)
     winner = comparison.winner
-    tone = look("chosen" if winner else comparison.outcome)
+    tone = look(comparison.outcome)
     return tag(
         "header",
         tag(
@@ -90,9 +91,12 @@ def _standing(comparison: Comparison, item: Decision) -> Markup:
             "li", chip("absent", "empty slot"), f" Slot {item.slot}: the shortlist found nothing for it."
         )
     picked = comparison.chosen is not None and comparison.chosen.slot == item.slot
-    words = "chosen" if picked else describe_outcome(item.outcome)
+    standing = item.standing
+    words = "chosen" if picked else describe_outcome(standing)
+    if picked and standing == "waived":
+        words = "waived, chosen"
     stops = [concern for concern in item.concerns if concern[0].stops]
-    parts: list[str] = [chip("chosen" if picked else item.outcome, words), " "]
+    parts: list[str] = [chip("chosen" if words == "chosen" else standing, words), " "]
     parts.append(tag("a", tag("b", item.candidate), href=f"#finalist-{item.slot}"))
     if stops:
         first, more = stops[0][0], sum(len(concern) for concern in stops[1:])
@@ -102,6 +106,8 @@ def _standing(comparison: Comparison, item: Decision) -> Markup:
         parts.append(".")
     elif item.open:
         parts.append(f": {count_of(len(item.findings), 'finding')}, none against it that blocks.")
+    elif standing == "waived":
+        parts.append(f": it did not pass, {count_of(len(item.waived), 'finding')} waived.")
     else:
         parts.append(": the gate did not open.")
     return tag("li", *parts)
@@ -119,7 +125,7 @@ def reasons(comparison: Comparison) -> Markup:
     parts: list[str] = []
     for item in comparison.judged:
         wanting = item.concerns
-        name = tag("h3", item.candidate or "", chip(item.outcome, describe_outcome(item.outcome)))
+        name = tag("h3", item.candidate or "", chip(item.standing, describe_outcome(item.standing)))
         if wanting:
             parts += [name, tag("div", *(_card(concern) for concern in wanting), class_="cards")]
         elif item.open:
@@ -142,6 +148,7 @@ def reasons(comparison: Comparison) -> Markup:
 def _card(concern: tuple[Finding, ...]) -> Markup:
     finding = concern[0]
     sentences = [
+        ("Waived", describe_waiver(finding)),
         ("Distance", describe_distance(finding)),
         ("Means", explain(finding.metric).meaning if len(concern) == 1 else ""),
         ("Reason", describe_reason(finding)),
@@ -162,12 +169,17 @@ def _card(concern: tuple[Finding, ...]) -> Markup:
             "h4",
             chip(finding.verdict),
             tag("span", *_place(concern)),
-            "" if finding.stops else tag("span", "advisory, blocks nothing", class_="tag"),
+            "" if finding.stops else tag("span", _aside(finding), class_="tag"),
         ),
         tag("p", finding.message),
         tag("dl", *told),
         class_=f"card look-{look(finding.verdict)}" + ("" if finding.stops else " advisory"),
     )
+
+
+def _aside(finding: Finding) -> str:
+    waiver = finding.waiver
+    return "advisory, blocks nothing" if waiver is None else f"WAIVED until {waiver.until}"
 
 
 def _figures(finding: Finding) -> list[Markup]:
@@ -197,7 +209,7 @@ def candidates(comparison: Comparison) -> Markup:
         ("base", "baseline"),
         ("pass", "passed"),
         ("fail", "blocked"),
-        ("open", "inconclusive"),
+        ("open", "inconclusive, or waived"),
     ]
     legend += [("error", "could not judge"), ("calm", "not a finalist")]
     caption = (

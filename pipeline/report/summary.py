@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pipeline.report.figures import (
     Source,
 )
 from pipeline.report.passes import passes_in
+from pipeline.waiver import parse_waiver
+from pipeline.waivers import with_waivers
 
 __all__ = ["gather_comparison", "gather_report"]
 
@@ -35,12 +38,13 @@ _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _STALE = "the files are of different runs; run `dvc repro`"
 
 
-def gather_comparison(layout: Layout, selection: Mapping[str, Any]) -> Comparison:
+def gather_comparison(layout: Layout, selection: Mapping[str, Any], on: date | None = None) -> Comparison:
     """Gather the decision of the run and the table of candidates.
 
     Args:
         layout: Where `shortlist.json` and the decisions lie.
         selection: The content of `selection.json`.
+        on: The day, UTC, on which waivers have to hold; None tells what was selected, whatever the day.
 
     Raises:
         EvidenceError: if an input is missing, malformed, or contradicts another one.
@@ -55,7 +59,13 @@ def gather_comparison(layout: Layout, selection: Mapping[str, Any]) -> Compariso
         slot: _decision(layout.decision(slot), slots.maybe_text(slot)) for slot in sorted(slots.value)
     }
     picked = expect_schema(dict(selection), "leangate/selection/1", str(layout.selection))
+    decisions = _waived(picked, decisions, str(layout.selection))
     chosen = _chosen(picked, decisions)
+    outcome = outcome_of(picked, "absent")
+    if on is not None:
+        decisions = {slot: _on_day(decision, on) for slot, decision in decisions.items()}
+    if chosen is not None and not decisions[chosen.slot].ships:
+        outcome, chosen = decisions[chosen.slot].outcome, None
     rows = tuple(_candidate(fields, decisions, chosen) for fields in shortlist.entries("candidates"))
     if len({row.name for row in rows}) != len(rows):
         raise EvidenceError("expected each candidate once", where=f"{path} candidates")
@@ -65,7 +75,7 @@ def gather_comparison(layout: Layout, selection: Mapping[str, Any]) -> Compariso
         raise EvidenceError(f"expected every finalist among candidates, miss {missing}", where=str(path))
     baseline = shortlist.inner("baseline")
     return Comparison(
-        outcome=outcome_of(picked, "absent"),
+        outcome=outcome,
         chosen=chosen,
         preference=picked.texts("preference"),
         baseline=_size(baseline),
@@ -124,21 +134,45 @@ def _decision(path: Path, candidate: str | None) -> Decision:
     return replace(decision, candidate=candidate)
 
 
+def _waived(selection: Fields, decisions: Mapping[str, Decision], where: str) -> dict[str, Decision]:
+    """Put each waiver that the selection names beside its finding."""
+    marked = dict(decisions)
+    for row in selection.entries("finalists"):
+        waivers = [parse_waiver(entry) for entry in row.entries("waived")] if "waived" in row.value else []
+        slot = row.text("slot")
+        if waivers and slot not in marked:
+            raise EvidenceError(f"expected a slot, got {slot!r}"[:120], where=row.where, hint=_STALE)
+        if waivers:
+            marked[slot] = with_waivers(marked[slot], waivers, where)
+    return marked
+
+
+def _on_day(decision: Decision, on: date) -> Decision:
+    """Return the decision without the waivers that have ended."""
+    findings = tuple(
+        replace(one, waiver=None) if one.waiver is not None and one.waiver.until < on else one
+        for one in decision.findings
+    )
+    return replace(decision, findings=findings)
+
+
 def _chosen(fields: Fields, decisions: Mapping[str, Decision]) -> Chosen | None:
     """Return what ships, having made sure that an open decision on exactly this file says so."""
     entry = fields.maybe_inner("chosen")
-    if (entry is not None) != (fields.text("outcome") == "passed"):
+    outcome = fields.text("outcome")
+    if (entry is not None) != (outcome in ("passed", "waived")):
         raise EvidenceError(
-            "expected something chosen exactly when the outcome is passed", where=fields.where
+            "expected something chosen exactly when the outcome is passed or waived", where=fields.where
         )
     if entry is None:
         return None
     chosen = Chosen(entry.text("slot"), entry.text("candidate"), entry.text("sha256"))
     decision = decisions.get(chosen.slot)
     judged = dict(decision.subject).get("candidate_sha256") if decision else None
-    if not decision or not decision.open or (decision.candidate, judged) != (chosen.candidate, chosen.sha256):
+    fits = decision is not None and decision.standing == outcome
+    if not decision or not fits or (decision.candidate, judged) != (chosen.candidate, chosen.sha256):
         raise EvidenceError(
-            f"expected an open decision on {chosen.candidate}, {chosen.sha256}, in slot {chosen.slot}",
+            f"expected the {outcome} decision on {chosen.candidate}, {chosen.sha256}, in slot {chosen.slot}",
             where=entry.where,
             hint=_STALE,
         )

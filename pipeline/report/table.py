@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 
-from pipeline.plain import shorten
+from pipeline.plain import clean, shorten
 from pipeline.report.figures import Comparison
 from pipeline.report.rows import COLUMNS, DECISION, Row, footnotes, table_rows
 from pipeline.report.wording import (
@@ -20,6 +20,7 @@ from pipeline.report.wording import (
     describe_outcome,
     describe_place,
     describe_remedy,
+    describe_waiver,
     headline,
     summarise_findings,
     summarise_searches,
@@ -34,6 +35,7 @@ _EXEMPLARS = 3
 _STYLES = {
     "chosen": "bold green",
     "passed": "green",
+    "waived": "bold yellow",
     "blocked": "red",
     "inconclusive": "yellow",
     "error": "magenta",
@@ -71,11 +73,19 @@ def render(comparison: Comparison) -> str:
         markup=False,
     )
     title, why = headline(comparison)
-    style = _STYLES["chosen" if comparison.chosen else comparison.outcome]
+    chosen = comparison.chosen and comparison.outcome == "passed"
+    style = _STYLES["chosen" if chosen else comparison.outcome]
     console.print(Text(title, style=f"bold {style}"))
     console.print(Text(why))
     console.print(_table(comparison))
-    for line in ["", *_wanting(comparison), *_beside(comparison), *_left_out(comparison), ""]:
+    for line in [
+        "",
+        *_waived(comparison),
+        *_wanting(comparison),
+        *_beside(comparison),
+        *_left_out(comparison),
+        "",
+    ]:
         indent = len(line) - len(line.lstrip())
         console.print(Padding(Text(line.lstrip()), (0, 0, 0, indent)))
     for note in footnotes(comparison):
@@ -116,6 +126,16 @@ def _left_out(comparison: Comparison) -> list[str]:
     return [f"not a finalist: {', '.join(group)} ({reason})" for reason, group in names.items()]
 
 
+def _waived(comparison: Comparison) -> list[str]:
+    """Say of every finding that was waived who answers for it: all of them, however many."""
+    return [
+        f"WAIVED {shorten(str(decision.candidate), 80)}: {clean(finding.verdict)} "
+        f"{shorten(describe_place([finding]), 140)}, {describe_waiver(finding)}"
+        for decision in comparison.judged
+        for finding in decision.waived
+    ]
+
+
 def _wanting(comparison: Comparison) -> list[str]:
     """Say for each finalist that did not pass what stands in its way, the most serious three."""
     lines = []
@@ -123,7 +143,7 @@ def _wanting(comparison: Comparison) -> list[str]:
         wanting = decision.concerns
         if decision.open and not wanting:
             continue
-        outcome = describe_outcome(decision.outcome)
+        outcome = describe_outcome(decision.standing)
         lines.append(f"{shorten(str(decision.candidate), 80)}: {outcome} ({summarise_findings(decision)})")
         for concern in wanting[:3]:
             finding = concern[0]

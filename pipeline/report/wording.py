@@ -38,6 +38,7 @@ __all__ = [
     "describe_standing",
     "describe_timings",
     "describe_value",
+    "describe_waiver",
     "headline",
     "summarise_findings",
     "summarise_searches",
@@ -258,6 +259,8 @@ def describe_place(concern: Sequence[Finding]) -> str:
 
 def describe_mark(finding: Finding) -> str:
     """Return the verdict, with a word where it stops nothing."""
+    if finding.waiver is not None:
+        return f"{clean(finding.verdict)}, WAIVED until {finding.waiver.until}"
     return clean(finding.verdict if finding.stops or finding.settled else f"{finding.verdict}, advisory")
 
 
@@ -270,7 +273,8 @@ def describe_standing(candidate: Candidate) -> str:
     """Return the decision column of one candidate."""
     if candidate.decision is None:
         return "not a finalist"
-    return "passed, chosen" if candidate.chosen else describe_outcome(candidate.decision.outcome)
+    words = describe_outcome(candidate.decision.standing)
+    return f"{words}, chosen" if candidate.chosen else words
 
 
 def describe_certainty(comparison: Comparison) -> list[str]:
@@ -290,6 +294,14 @@ def headline(comparison: Comparison) -> tuple[str, str]:
     """Return the decision of the run: what ships, and one sentence why."""
     winner, judged = comparison.winner, comparison.judged
     many = count_of(len(judged), "finalist")
+    if winner and winner.decision and comparison.outcome == "waived":
+        waived = winner.decision.waived
+        until = min(one.waiver.until for one in waived if one.waiver is not None)
+        why = (
+            f"It did not pass: {count_of(len(waived), 'finding that blocks is', 'findings that block are')} "
+            f"waived. It may ship until {until}, and not longer."
+        )
+        return f"{clean(winner.name)} ships, waived", why
     if winner:
         rivals = sum(decision.open for decision in judged)
         why = "It passed every blocking rule of the policy."
@@ -309,12 +321,26 @@ def headline(comparison: Comparison) -> tuple[str, str]:
     return "Nothing ships", f"{many} judged, none passed."
 
 
+def describe_waiver(finding: Finding) -> str:
+    """Return who lets a finding through, until when and why, or nothing where nobody does."""
+    waiver = finding.waiver
+    if waiver is None:
+        return ""
+    return (
+        f"until {waiver.until} by {clean(waiver.approver)} (key {waiver.key_id[:16]}): {clean(waiver.reason)}"
+    )
+
+
 def summarise_findings(decision: Decision) -> str:
     """Return how many findings have which verdict, in a fixed order."""
     order = ["PASS", "NO-FINDING", "FAIL", "INCONCLUSIVE", "ERROR", "NOT-RUN"]
-    verdicts = ["listed only" if finding.quiet else finding.verdict for finding in decision.findings]
+    verdicts = [
+        "listed only" if finding.quiet else f"{finding.verdict} waived" if finding.waiver else finding.verdict
+        for finding in decision.findings
+    ]
     ranked = sorted(
-        set(verdicts), key=lambda verdict: (order.index(verdict) if verdict in order else 99, verdict)
+        set(verdicts),
+        key=lambda verdict: (order.index(word) if (word := verdict.split()[0]) in order else 99, verdict),
     )
     return ", ".join(f"{verdicts.count(verdict)} {clean(verdict)}" for verdict in ranked) or "no finding"
 

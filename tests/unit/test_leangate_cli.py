@@ -587,7 +587,7 @@ def test_a_wrong_registration_is_named(judged, capsys, monkeypatch, content):
         write_json(path, {})
     write_json(layout.verdict, {"schema": "leangate/verdict/1", "onnx_sha256": None})
     write_json(layout.registration, content)
-    monkeypatch.setattr("leangate.reproduce.render_table", lambda layout: "")
+    monkeypatch.setattr("leangate.reproduce.render_table", lambda layout, on: "")
     assert main(["table"]) == 4
     assert "registration.json" in capsys.readouterr().err
 
