@@ -232,7 +232,7 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
         case "verify":
             from leangate.verify import verify
 
-            return _print(*verify(options.bundle, options.trust, as_json=options.json))
+            return _print(*verify(options.bundle, options.trust, as_json=options.json, at=options.at))
         case "keys":
             from leangate.keys import new_keys
 

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def work() -> int:
-        text, code = verify(options.bundle, options.trust, as_json=options.json)
+        text, code = verify(options.bundle, options.trust, as_json=options.json, at=options.at)
         sys.stdout.write(text)
         sys.stdout.flush()
         return code

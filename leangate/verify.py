@@ -7,6 +7,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ __all__ = ["HELP", "add_arguments", "verify"]
 
 HELP = """Check a bundle from its own files alone, without network, MLflow, torch or ONNX Runtime: that every
 file has the digest it is named with; that decision, policy, records and evidence are about this ONNX
-file; that every measurement and verdict follows from the evidence; that the card says nothing else;
+file; that every measurement and verdict follows from the evidence; that what blocks and ships all the same
+is waived by an approver of the policy, and still is on the day of --at; that the card says nothing else;
 and, with --trust, that one of the keys there signed all of it.
 
 exit codes:
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEYS",
         help="folder of public keys (*.pub, *.pem), or one of them; may be given again",
     )
+    parser.add_argument(
+        "--at", metavar="YYYY-MM-DD", help="judge waivers as of this day, UTC; by default today"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -63,11 +68,21 @@ def _table(steps: list[Step], error: LeanGateError | None) -> Table:
     return Table(heads=("", "Step", "What was checked"), rows=rows, styles=styles)
 
 
-def verify(folder: Path, trust: Sequence[Path], *, as_json: bool) -> tuple[str, int]:
+def _day(at: str | None) -> date | None:
+    from checks.errors import InputError
+    from pipeline.waiver import day_of
+
+    try:
+        return None if at is None else day_of(at)
+    except ValueError as error:
+        raise InputError(f"expected a day as YYYY-MM-DD, got {at!r}"[:100], where="--at") from error
+
+
+def verify(folder: Path, trust: Sequence[Path], *, as_json: bool, at: str | None = None) -> tuple[str, int]:
     """Return what to print, and the exit code.
 
     Raises:
-        InputError: if there is no such folder, or no key to trust.
+        InputError: if there is no such folder, no key to trust, or `at` names no day.
         LeanGateError: if it cannot be checked.
     """
     from checks.errors import EvidenceError, InputError, PolicyError
@@ -80,6 +95,7 @@ def verify(folder: Path, trust: Sequence[Path], *, as_json: bool) -> tuple[str, 
             where=str(folder),
             hint="name the folder that the stage `bundle` writes, artifacts/bundle",
         )
+    on = _day(at)
     trusted = None
     if trust:
         from pipeline.attestation.keys import read_trusted
@@ -88,7 +104,7 @@ def verify(folder: Path, trust: Sequence[Path], *, as_json: bool) -> tuple[str, 
     steps: list[Step] = []
     error: LeanGateError | None = None
     try:
-        for step in verify_bundle(folder, trusted):
+        for step in verify_bundle(folder, trusted, on=on):
             steps.append(step)  # noqa: PERF402 - what held before one does not is shown
     except (EvidenceError, PolicyError) as caught:
         error = caught

@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENTRY = "leangate.verifier"
 PACKAGES = ("checks", "leangate", "pipeline")
-DATA = ("pipeline/attestation/schemas/gate-evidence.json",)
+DATA = ("pipeline/attestation/schemas/gate-evidence.json", "pipeline/attestation/schemas/waiver.json")
 ALLOWED = {
     "cryptography",
     "numpy",
