@@ -148,11 +148,13 @@ def verify(file: Path, trust: Sequence[Path], checkpoint: Path | None) -> tuple[
     signed = (
         f"signed by {by}" if keys is not None else f"said to be signed by {by}, which --trust would check"
     )
-    kept = "" if earlier is None else f"; goes on from the checkpoint of {earlier.size} entries"
+    kept = [] if earlier is None else [Line(f"goes on from the checkpoint of {earlier.size} entries")]
     return render(
         [
             Line(f"{len(ledger.entries)} entries, {first.at:%Y-%m-%d %H:%M} to {last.at:%Y-%m-%d %H:%M} UTC"),
-            Line(f"root {ledger.roots[-1]}, {signed}{kept}"),
+            Line(f"root {ledger.roots[-1]}"),
+            Line(signed),
+            *kept,
             Line("verified", "bold green"),
         ]
     ), 0

@@ -445,7 +445,7 @@ rules:
 """
 
 
-def judge_project(layout: Layout) -> None:
+def judge_project(layout: Layout, *, policy: str = "") -> None:
     """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up."""
     from checks.decision import decide
     from checks.evidence import read_evidence
@@ -463,7 +463,7 @@ def judge_project(layout: Layout) -> None:
     }
     arrays |= {"perturbation": np.zeros(pool)}
     write_table(table, header, arrays)
-    write_text(layout.policy, LENIENT)
+    write_text(layout.policy, LENIENT + policy)
     cost = json.loads((layout.evidence("first") / "cost.json").read_text())
     for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist("first"))):
         cost[model]["bytes"] = (folder / "model.onnx").stat().st_size

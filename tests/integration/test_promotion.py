@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole road on a real server: registered, refused, approved, promoted, rolled back, revoked, remembered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.errors import BlockedError
+from leangate.cli import main
+from tests.governed_registry import Keys, Made, governed_keys, make_bundle
+from tests.registry_server import Server, registry_server
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mlflow")]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return governed_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Server]:
+    environment = {"LEANGATE_REGISTRY": str(keys.config)}
+    with registry_server(tmp_path_factory.mktemp("server"), environment=environment) as server:
+        yield server
+
+
+class Desk:
+    """Somebody at a terminal: the command line, against the server."""
+
+    def __init__(self, server: Server, keys: Keys, patch: pytest.MonkeyPatch, capsys: Any) -> None:
+        self.keys, self.patch, self.capsys = keys, patch, capsys
+        patch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        patch.delenv("LEANGATE_SIGNING_KEY", raising=False)
+
+    def __call__(self, *arguments: str, by: str = "", code: int = 0) -> str:
+        if by:
+            self.patch.setenv("LEANGATE_SIGNING_KEY", str(self.keys.private(by)))
+        self.capsys.readouterr()
+        came = main(list(arguments))
+        said = self.capsys.readouterr()
+        assert came == code, said
+        return str(said.out if code == 0 else said.out + said.err)
+
+
+@pytest.fixture
+def desk(
+    server: Server, keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Desk:
+    return Desk(server, keys, monkeypatch, capsys)
+
+
+@pytest.fixture
+def approvers(keys: Keys, tmp_path: Path) -> Path:
+    folder = tmp_path / "approvers"
+    folder.mkdir()
+    for name in ("approver", "second"):
+        (folder / f"{name}.pub").write_bytes(keys.public(name).read_bytes())
+    return folder
+
+
+def two_versions(keys: Keys, tmp_path: Path, model: str) -> tuple[Made, Made]:
+    first = make_bundle(tmp_path / "first", keys.private("maker"), model)
+    second = make_bundle(tmp_path / "second", keys.private("maker"), model, tail=b"\x7a\x02hi")
+    assert first.onnx_sha256 != second.onnx_sha256
+    return first, second
+
+
+def test_the_whole_road(server: Server, keys: Keys, desk: Desk, approvers: Path, tmp_path: Path) -> None:
+    first, second = two_versions(keys, tmp_path, "road")
+    policy = str(first.layout.policy)
+    agree = [
+        "policy",
+        "approve",
+        policy,
+        "--model",
+        "road",
+        "--approvers",
+        str(approvers),
+        "--until",
+        "2999-01-01",
+    ]
+    assert "1 of 2 approvers" in desk(*agree, by="owner")
+    assert first.register(server.uri) == "1"
+
+    assert "expected 1 approvals of 2 approvers, got 0" in desk("promote", "road", "1", code=1)
+    assert "key that may" in desk("approve", "road", "1", by="stranger", code=1)
+    assert "findings follow from the evidence" in desk("approve", "road", "1", by="approver")
+    assert desk("promote", "road", "1") == "road@production is version 1\n"
+
+    assert second.register(server.uri) == "2"
+    assert "got 0" in desk("promote", "road", "2", code=1)
+    desk("approve", "road", "2", by="second")
+    assert desk("promote", "road", "2") == "road@production is version 2\n"
+    assert desk("rollback", "road") == "road@production is version 1, it was 2\n"
+    assert desk("rollback", "road", "--to", "2") == "road@production is version 2, it was 1\n"
+
+    desk("revoke", "road", "2", "--reason", "it was recalled")
+    with server.client() as client, pytest.raises(Exception, match="revoked on .*: it was recalled"):
+        client.get_model_version_by_alias("road", "production")
+    assert "revoked" in desk("promote", "road", "2", code=1)
+    assert desk("rollback", "road") == "road@production is version 1, it was 2\n"
+
+    terms = json.loads(desk("history", "road", "--json"))
+    assert [term["version"] for term in terms] == ["1", "2", "1", "2", "1"]
+    assert terms[1]["evidence"]["onnx_sha256"] == second.onnx_sha256
+    assert terms[1]["approvals"] == [{"key": keys.ids["second"], "by": None}]
+
+    file = tmp_path / "ledger.jsonl"
+    said = desk("ledger", "export", str(file))
+    kept = tmp_path / "checkpoint.json"
+    kept.write_text(said.split("checkpoint: ")[1])
+    check = ["ledger", "verify", str(file), "--trust", str(keys.public("ledger")), "--checkpoint", str(kept)]
+    assert desk(*check).endswith("verified\n")
+    refused = [
+        entry["detail"]["attempted"]
+        for line in file.read_text().splitlines()
+        if (entry := json.loads(json.loads(line)["entry"]))["act"] == "refuse" and entry["model"] == "road"
+    ]
+    assert refused == ["promote", "approve", "promote", "alias", "promote"]
+
+
+def test_a_version_registered_before_its_policy_was_approved_is_not_promoted(
+    server: Server, keys: Keys, desk: Desk, tmp_path: Path
+) -> None:
+    made = make_bundle(tmp_path / "early", keys.private("maker"), "early", policy="# of its own\n")
+    version = made.register(server.uri)
+    assert "which no owner approved" in desk("promote", "early", version, code=1)
+    with server.client() as client:
+        client.set_registered_model_tag("early", "leangate.policy", keys.policy_approval(made.policy_sha256))
+    assert "approved before the version was registered" in desk("promote", "early", version, code=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "want"), [(None, "expected signed attestations, got none"), ("stranger", "got signatures of")]
+)
+def test_a_bundle_that_no_maker_signed_is_not_registered(
+    key: str | None, want: str, server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    made = make_bundle(tmp_path / "made", None if key is None else keys.private(key), f"signed-by-{key}")
+    with pytest.raises(BlockedError, match=want):
+        made.register(server.uri)
+
+
+def test_bytes_changed_on_disk_are_not_resolved_nor_promoted(
+    server: Server, keys: Keys, desk: Desk, tmp_path: Path
+) -> None:
+    made = make_bundle(tmp_path / "made", keys.private("maker"), "changed", policy="# for bytes\n")
+    with server.client() as client:
+        client.create_registered_model("changed")
+        client.set_registered_model_tag(
+            "changed", "leangate.policy", keys.policy_approval(made.policy_sha256, approvals=0)
+        )
+        version = made.register(server.uri)
+        client.set_registered_model_alias("changed", "production", version)
+        source = client.get_model_version("changed", version).source.removeprefix("models:/")
+        (file,) = server.artifacts.glob(f"*/models/{source}/artifacts/model.onnx")
+        file.chmod(0o644)
+        before = file.read_bytes()
+        for name, data in (("model.onnx", before[:-1] + b"\x00"), ("extra.py", b"import os")):
+            place = file.with_name(name)
+            place.write_bytes(data)
+            with pytest.raises(Exception, match=f"got another {name}"):
+                client.get_model_version_by_alias("changed", "production")
+            assert f"got another {name}" in desk("promote", "changed", version, code=1)
+            place.write_bytes(before) if name == "model.onnx" else place.unlink()
+        assert str(client.get_model_version_by_alias("changed", "production").version) == version
+
+
+def test_an_alias_moved_in_the_database_itself_is_not_resolved(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    import sqlite3
+
+    made = make_bundle(tmp_path / "made", keys.private("maker"), "moved", policy="# for moves\n")
+    with server.client() as client:
+        client.create_registered_model("moved")
+        client.set_registered_model_tag(
+            "moved", "leangate.policy", keys.policy_approval(made.policy_sha256, approvals=0)
+        )
+        version = made.register(server.uri)
+        source = client.get_model_version("moved", version).source
+        other = client.create_model_version("moved", source, model_id=source.removeprefix("models:/"))
+        client.set_registered_model_alias("moved", "production", version)
+        with sqlite3.connect(server.log.parent / "mlflow.db") as database:
+            database.execute(
+                "update registered_model_aliases set version = ? where name = 'moved'", (int(other.version),)
+            )
+        database.close()
+        with pytest.raises(Exception, match="which the ledger says holds 'production'"):
+            client.get_model_version_by_alias("moved", "production")
+
+
+def test_wrong_use_is_told(desk: Desk) -> None:
+    assert "not found" in desk("promote", "nobody", "1", code=2)
+    assert "expected a day" in desk("approve", "road", "1", "--until", "soon", by="approver", code=2)
+    assert "printable characters" in desk("revoke", "road", "1", "--reason", "  ", code=1)
+    desk("history", "nobody", code=1)
+
+
+def test_a_server_without_a_ledger_is_told(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'plain.db'}")
+    assert "expected a registry that keeps a ledger" in desk("history", "digits", code=4)
