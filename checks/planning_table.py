@@ -166,6 +166,13 @@ class Plan:
         # What cannot be measured is an ERROR, and that closes the gate for advisory rules too.
         return row.rule.blocking or not row.subject
 
+    def _waivers(self) -> dict[str, Any] | None:
+        waiving = self.policy.waiving
+        if waiving is None:
+            return None
+        rules = [rule.id for rule in self.policy.rules if rule.waivable]
+        return {"approvers": list(waiving.approvers), "max_days": waiving.max_days, "rules": rules}
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         both = self.chance_of_all
@@ -181,6 +188,7 @@ class Plan:
             "rows": [row.to_json() for row in self.rows],
             "chance_of_all": list(both) if both else None,
             "impossible": [row.message for row in self.impossible],
+            "waivers": self._waivers(),
         }
 
 

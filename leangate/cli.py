@@ -169,6 +169,18 @@ def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
 
 
+def _add_waive(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.waive import HELP, add_arguments
+
+    parser = commands.add_parser(
+        "waive",
+        help="let one finding that blocks through, signed and until a day",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
@@ -187,6 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_search(commands)
     _add_targets(commands)
     _add_signing(commands)
+    _add_waive(commands)
     _add_verify(commands)
     add_promotion_commands(commands)
     _add_stages(commands)
@@ -241,6 +254,11 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
             from leangate.keys import sign
 
             return _print(*sign(root, options.bundle))
+        case "waive":
+            from leangate.waive import Asked, waive
+
+            asked_for = {name: getattr(options, name) for name in Asked.__dataclass_fields__}
+            return _print(*waive(root, Asked(**asked_for)))
         case "policy" | "approve" | "promote" | "rollback" | "revoke" | "history" | "ledger":
             return _print(*dispatch_promotion(options, root))
         case "table":

@@ -86,6 +86,23 @@ def _verdict(plan: Plan) -> list[Line]:
     return lines
 
 
+def _waivable(plan: Plan) -> list[Line]:
+    """Say which rules may be waived, by whom and for how long."""
+    waiving = plan.policy.waiving
+    if waiving is None:
+        return [Line("Nothing can be waived: the policy names no approvers.", "dim")]
+    blocking = [rule for rule in plan.policy.rules if rule.blocking]
+    may = ", ".join(rule.id for rule in blocking if rule.waivable) or "no rule"
+    never = ", ".join(rule.id for rule in blocking if not rule.waivable) or "no rule"
+    keys = "one of the keys" if len(waiving.approvers) > 1 else "the key"
+    return [
+        Line(f"May be waived for at most {waiving.max_days} days, by the holder of {keys}", "bold"),
+        *(Line(key_id, indent=2) for key_id in waiving.approvers),
+        Line(f"these rules: {may}", indent=2),
+        Line(f"never: {never}", indent=2),
+    ]
+
+
 def describe_plan(plan: Plan) -> str:
     """Return the plan as text: the table, what is wrong, and what the figures leave out."""
     units = "" if plan.units == plan.examples else f" of {plan.units} independent units"
@@ -109,7 +126,9 @@ def describe_plan(plan: Plan) -> str:
     )
     notes = _notes(plan)
     spacer = [Line("")]
-    return render([head, *spacer, table, *spacer, *_verdict(plan), *spacer, Line(legend, "dim"), *notes])
+    waivers = [*spacer, *_waivable(plan)]
+    verdict = _verdict(plan)
+    return render([head, *spacer, table, *spacer, *verdict, *spacer, Line(legend, "dim"), *notes, *waivers])
 
 
 def lint(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checks.canonical import sha256_bytes
 from checks.errors import EvidenceError, InputError
 from pipeline.attestation.dsse import STATEMENT, open_envelope, seal
-from pipeline.attestation.keys import parse_public_key
+from pipeline.attestation.keys import parse_public_key, public_pem
 from pipeline.fields import Fields
 from pipeline.files import write_text
 from pipeline.waiver import Waiver, parse_waiver
@@ -46,8 +46,8 @@ _OF_PREDICATE = {
 _MEND = "delete the line, and sign the waiver again with `leangate waive`"
 
 
-def sign_waiver(waiver: Mapping[str, Any], signer: Signer) -> str:
-    """Return the signed line of a waiver.
+def sign_waiver(waiver: Mapping[str, Any], signer: Signer) -> tuple[str, Waiver]:
+    """Return the signed line of a waiver, and the waiver as it is read from it.
 
     Args:
         waiver: As `Waiver.to_json` returns it; `key_id` and `sha256` are the signer's and the line's.
@@ -58,7 +58,7 @@ def sign_waiver(waiver: Mapping[str, Any], signer: Signer) -> str:
     """
     kept = {name: waiver.get(name) for name in _OF_PREDICATE - {"key", "policy", "data"}}
     predicate = kept | {
-        "key": signer.public_key.keyval["public"],
+        "key": public_pem(signer.public_key),
         "policy": {"sha256": waiver["policy_sha256"]},
         "data": {"sha256": waiver["data_sha256"]},
     }
@@ -72,8 +72,7 @@ def sign_waiver(waiver: Mapping[str, Any], signer: Signer) -> str:
         },
         signer,
     )
-    _parse(line, "the waiver")
-    return line
+    return line, _parse(line, "the waiver")
 
 
 def _expect_keys(fields: Fields, keys: set[str]) -> None:

@@ -445,8 +445,11 @@ rules:
 """
 
 
-def judge_project(layout: Layout, *, policy: str = "") -> None:
-    """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up."""
+def judge_project(layout: Layout, *, policy: str = "", base: str = LENIENT) -> None:
+    """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up.
+
+    Under another base it need not pass; the verdict that stands there is then none.
+    """
     from checks.decision import decide
     from checks.evidence import read_evidence
     from pipeline.judgement import describe
@@ -463,7 +466,7 @@ def judge_project(layout: Layout, *, policy: str = "") -> None:
     }
     arrays |= {"perturbation": np.zeros(pool)}
     write_table(table, header, arrays)
-    write_text(layout.policy, LENIENT + policy)
+    write_text(layout.policy, base + policy)
     cost = json.loads((layout.evidence("first") / "cost.json").read_text())
     for model, folder in (("baseline", layout.baseline), ("candidate", layout.finalist("first"))):
         cost[model]["bytes"] = (folder / "model.onnx").stat().st_size

@@ -44,7 +44,7 @@ def open_envelope(line: str, where: str, trusted: Mapping[str, Key]) -> tuple[An
     from securesystemslib.exceptions import VerificationError
 
     try:
-        envelope = Envelope.from_dict(read_json_text(line))
+        envelope = Envelope.from_dict(read_json_text(line, where))
     except EvidenceError:
         raise
     except Exception as error:  # whatever is wrong with it, it is no envelope
@@ -68,7 +68,7 @@ def open_envelope(line: str, where: str, trusted: Mapping[str, Key]) -> tuple[An
             ) from error
         held.add(key_id)
     try:
-        value = read_json_text(envelope.payload.decode("utf-8"))
+        value = read_json_text(envelope.payload.decode("utf-8"), where)
     except ValueError as error:
         raise EvidenceError("expected a statement in UTF-8, got other bytes", where=where) from error
     return value, held, set(envelope.signatures) - set(trusted)

@@ -25,6 +25,7 @@ __all__ = [
     "find_signer",
     "make_keys",
     "parse_public_key",
+    "public_pem",
     "read_signer",
     "read_trusted",
 ]
@@ -111,6 +112,15 @@ def parse_public_key(data: bytes, where: str) -> Key:
     if not isinstance(key, Ed25519PublicKey):
         raise InputError(f"expected an Ed25519 public key, got {type(key).__name__}", where=where)
     return SSlibKey.from_crypto(key)
+
+
+def public_pem(key: Key) -> str:
+    """Return an Ed25519 public key in PEM."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def read_trusted(path: Path) -> dict[str, Key]:
