@@ -30,15 +30,16 @@ rules:
 """60 examples cannot prove two points: `overall` is INCONCLUSIVE; `fewer` is FAIL, at 0.5."""
 
 
-def build_blocked(root: Path, approver: str) -> Layout:
+def build_blocked(root: Path, approver: str, policy: str = POLICY) -> Layout:
     """Write a project below `root` in which everything up to `gate` has run, and return its layout.
 
     Args:
         root: Where.
         approver: Id of the key that may waive.
+        policy: With `{approver}` where the id belongs.
     """
     layout = build_project(root)
-    judge_project(layout, base=POLICY.format(approver=approver))
+    judge_project(layout, base=policy.format(approver=approver))
     layout.verdict.unlink()
     layout.selection.unlink()
     data = json.loads((layout.data / "data.json").read_text())

@@ -15,11 +15,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.attestation.keys import make_keys
-from tests.blocked_project import build_blocked
+from tests.blocked_project import POLICY, build_blocked
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.xdist_group("mlflow")]
 
+IMPOSSIBLE = "kind: bounded, metric: accuracy_change, margin: 0.02"
+POSSIBLE = "kind: assert, metric: bytes_ratio, max: 0.8, waivable: true"
 STAGES = ("select", "enforce", "bundle", "register")
 
 
@@ -54,8 +56,10 @@ def root(tmp_path: Path) -> Path:
     """The last stages of dvc.yaml on a finalist that is blocked; the day it is comes from the environment."""
     key_id = make_keys(tmp_path / "keys")
     root = tmp_path / "project"
-    build_blocked(root, key_id)
-    for name in ("checks", "pipeline", "leangate"):
+    # Sixty examples can never prove two points, which `leangate run` refuses before anything is judged.
+    assert IMPOSSIBLE in POLICY
+    build_blocked(root, key_id, POLICY.replace(IMPOSSIBLE, POSSIBLE))
+    for name in ("checks", "pipeline", "leangate", "examples"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     clock = root / "pipeline" / "waiver.py"
     now, given = "datetime.now(UTC).date()", 'date.fromisoformat(__import__("os").environ["TEST_DAY"])'
