@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from checks.errors import EvidenceError
 
-__all__ = ["files_of"]
+__all__ = ["expect_kept_here", "files_of"]
 
 _DESTINATION = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
 _LOCAL = ("", "file", "worm+file")
@@ -30,6 +30,20 @@ def _resolve(uri: str) -> str:
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise EvidenceError("expected a plain path, got one that leads elsewhere", where=uri)
     return f"{base.rstrip('/')}/{path}"
+
+
+def expect_kept_here(uri: str) -> None:
+    """Refuse artifacts that lie past the store of a server that keeps artifacts itself.
+
+    Raises:
+        EvidenceError: naming where they lie.
+    """
+    if os.environ.get(_DESTINATION) and urlsplit(uri).scheme != "mlflow-artifacts":
+        raise EvidenceError(
+            "expected files in the server's own artifact store, got some elsewhere",
+            where=uri,
+            hint="log them into an experiment without an artifact location of its own",
+        )
 
 
 def _local_path(uri: str) -> Path | None:

@@ -25,7 +25,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from checks.errors import EvidenceError, InputError, LeanGateError
-from leangate.plugins.artifacts import files_of
+from leangate.plugins.artifacts import expect_kept_here, files_of
 from leangate.plugins.ledger_table import LedgerTable
 from leangate.plugins.principal import principal
 from pipeline.ledger.entries import Entry, Head, append
@@ -316,6 +316,8 @@ class GatedStore(SqlAlchemyStore):
         if not run_id:
             raise EvidenceError("expected the run that logged the bundle, got none", where=where)
         bundle_uri = f"{MlflowClient().get_run(run_id).info.artifact_uri}/bundle"
+        for uri in (bundle_uri, model_uri):
+            expect_kept_here(uri)
         with files_of(bundle_uri) as bundle, files_of(model_uri) as model:
             proof = prove(bundle, model, trust.makers)
         for tag, attribute in _CLAIMS.items():
@@ -359,7 +361,7 @@ class GatedStore(SqlAlchemyStore):
                 expect_signed(standing.proof, bundle, trust.makers)
                 expect_model_unchanged(standing.proof, model)
             self._expect_clock(act.since, now)
-            expect_standing(standing, trust.makers)
+            expect_standing(standing, trust.makers, now)
             policy = expect_policy(standing, trust.owners, now)
             promoted = self._promoted(name)
             # What held the alias before comes back on the approvals it had then.
@@ -407,7 +409,7 @@ class GatedStore(SqlAlchemyStore):
                     hint="the database was changed past the registry, or the alias is older than the gate",
                 )
             standing = self._standing(name, number)
-            expect_standing(standing, trust.makers)
+            expect_standing(standing, trust.makers, now)
             expect_policy(standing, trust.owners, now)
             with files_of(super().get_model_version_download_uri(name, number)) as model:
                 expect_model_unchanged(standing.proof, model)
@@ -493,7 +495,7 @@ class GatedStore(SqlAlchemyStore):
             trust, now = load_trust(), datetime.now(UTC)
             standing = self._standing(name, version)
             where = f"approval of model {name!r}, version {version}"
-            expect_standing(standing, trust.makers)
+            expect_standing(standing, trust.makers, now)
             signed = open_approval(envelope, expect_policy(standing, trust.owners, now).approvers, where)
             expect_approval_fits(standing, signed)
             if not in_force(signed.predicate.until, now):

@@ -38,6 +38,7 @@ class Proof:
         decision_sha256: Of the decision.
         bundle_sha256: Of the bundle's manifest.
         makers: Ids of the keys that signed the bundle.
+        waivers: What was waived: rule, slice, the last day on which it is, and the id of the key that did.
         bundle: Path to SHA-256 of every file of the bundle.
         model: Path to SHA-256 of every file that is loaded or shown with the model.
     """
@@ -49,17 +50,19 @@ class Proof:
     decision_sha256: str
     bundle_sha256: str
     makers: tuple[str, ...]
+    waivers: tuple[Mapping[str, str], ...]
     bundle: Mapping[str, str]
     model: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as an entry of the ledger holds it."""
-        return asdict(self) | {"makers": list(self.makers)}
+        return asdict(self) | {"makers": list(self.makers), "waivers": [dict(one) for one in self.waivers]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Proof:
         """Read it back."""
-        return cls(**(dict(value) | {"makers": tuple(value["makers"])}))
+        lists = {key: tuple(value[key]) for key in ("makers", "waivers")}
+        return cls(**(dict(value) | lists))
 
 
 def _hash_all(folder: Path) -> dict[str, str]:
@@ -126,6 +129,14 @@ def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
             hint="register the file that was judged",
         )
     _expect_loads(model)
+    for waiver in contents.waivers:
+        if waiver.key_id in signed.keys:
+            raise EvidenceError(
+                f"expected {waiver.rule} waived by somebody who did not make the bundle, "
+                f"got key {waiver.key_id[:16]} for both",
+                where=str(bundle),
+                hint="somebody else waives",
+            )
     digests = _hash_all(bundle)
     return Proof(
         onnx_sha256=subject.candidate_sha256,
@@ -135,6 +146,10 @@ def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
         decision_sha256=contents.digest("decision.json"),
         bundle_sha256=digests[MANIFEST],
         makers=signed.keys,
+        waivers=tuple(
+            {"rule": one.rule, "slice": one.slice, "until": one.until.isoformat(), "key": one.key_id}
+            for one in contents.waivers
+        ),
         bundle=digests,
         model=files,
     )

@@ -128,8 +128,8 @@ def _where(standing: Standing) -> str:
     return f"model {standing.model!r}, version {standing.version}"
 
 
-def expect_standing(standing: Standing, makers: Mapping[str, Key]) -> None:
-    """Refuse a version that was revoked, or whose bundle nobody signed who still counts.
+def expect_standing(standing: Standing, makers: Mapping[str, Key], now: datetime) -> None:
+    """Refuse a version that was revoked, whose waivers ended, or whose bundle nobody signed who still counts.
 
     Raises:
         EvidenceError: saying which.
@@ -143,6 +143,14 @@ def expect_standing(standing: Standing, makers: Mapping[str, Key]) -> None:
             where=_where(standing),
             hint="register a new version; a revocation is not taken back",
         )
+    for waiver in standing.proof.waivers:
+        if not in_force(waiver["until"], now):
+            raise EvidenceError(
+                f"expected {waiver['rule']} on {waiver['slice']} waived, got a waiver that ended on "
+                f"{waiver['until']}",
+                where=_where(standing),
+                hint="mend the model, or waive anew and register again",
+            )
     if not set(standing.proof.makers) & set(makers):
         raise EvidenceError(
             "expected a bundle signed by a key that counts, got "
