@@ -110,7 +110,7 @@ def _judged(clause: Clause, experiment: Experiment) -> Callable[[Sample], tuple[
     def verdict(sample: Sample) -> tuple[str, Points]:
         measurement, points = experiment.read(sample)
         findings = judge(
-            [measurement], policy, finalists=1, levels=levels, broken={}, classes=levels["label"]
+            [measurement], policy, alpha=policy.alpha, levels=levels, broken={}, classes=levels["label"]
         )
         return str(findings[0].verdict), points
 
@@ -149,7 +149,7 @@ def run_clause(position: int, sizes: Sizes) -> Row:
     policy = clause.policy
     built_in = built_in_checks(policy.operating_points)
     for sample, verdict in first:
-        decision = decide(built_in, experiment.evidence(sample), policy, finalists=1)
+        decision = decide(built_in, experiment.evidence(sample), policy, alpha=policy.alpha)
         disagree += [str(finding.verdict) for finding in decision.findings] != [verdict]
     return Row(sizes.draws, passed, failed, *others, disagree)
 

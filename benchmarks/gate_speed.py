@@ -148,7 +148,7 @@ def measure(examples: int, profiled: str) -> dict[str, Any]:
     asked = {rule.metric for rule in policy.rules}
     measured = [entry for run in runs for entry in run.measurements if entry.metric in asked]
     levels = {**evidence.examples.levels, "label": evidence.examples.classes}
-    keys = {"finalists": 1, "levels": levels, "broken": broken, "classes": evidence.examples.classes}
+    keys = {"alpha": policy.alpha, "levels": levels, "broken": broken, "classes": evidence.examples.classes}
     findings = timed("judge", lambda: judge(measured, policy, **keys))
     verdicts = [str(finding.verdict) for finding in findings]
     return {

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from project import ROOT
 
+from checks.attempts import Attempt, Round
 from checks.canonical import dumps, sha256_bytes
 from checks.evidence import Evidence, Examples, Subject
 from pipeline.data.dataset import data_digest
@@ -30,6 +31,8 @@ __all__ = ["command_verdict", "make_project", "write_evidence"]
 SLOT = "first"
 
 _MODELS = ("baseline", "candidate")
+
+_TEST = sha256_bytes(b"no image is looked at")
 
 _COST = {"macs": 1000, "parameters": 100}
 
@@ -54,7 +57,15 @@ def make_project(folder: Path, rule: Mapping[str, Any], keys: Mapping[str, Any])
     _put(layout.shortlist / "shortlist.json", dumps({"slots": {SLOT: "simulated"}}).encode())
     shutil.copy(ROOT / "params.yaml", layout.params)
     filled = {"id": "rule-0", "kind": "bounded", "reason": "A simulated limit."} | dict(rule)
-    policy = {"version": 1, "name": "simulated", "alpha": 0.05, "alpha_fail": 0.05, "rules": [filled]}
+    # One planned attempt has the whole of alpha.
+    policy = {
+        "version": 1,
+        "name": "simulated",
+        "alpha": 0.05,
+        "alpha_fail": 0.05,
+        "attempts": {"planned": 1},
+    }
+    policy |= {"rules": [filled]}
     _put(layout.policy, dumps(policy | dict(keys)).encode())
 
 
@@ -72,6 +83,7 @@ def _write_manifest(examples: Examples, folder: Path) -> None:
                 values.append(other[key])
     pq.write_table(pa.table(rows), folder / "manifest.parquet")
     facts = {"schema": "leangate/data/1", "classes": list(examples.classes), "slices": list(examples.columns)}
+    facts |= {"test_sha256": _TEST}
     _put(folder / "data.json", dumps(facts).encode())
 
 
@@ -82,6 +94,7 @@ def _write_examples(evidence: Evidence, folder: Path, digests: Mapping[str, str]
         "schema": "leangate/examples/1",
         "data_sha256": digests["data_sha256"],
         "classes": list(examples.classes),
+        "test_sha256": _TEST,
         "levels": levels,
     }
     columns = {f"slice:{name}": column for name, column in examples.columns.items()}
@@ -155,6 +168,8 @@ def write_evidence(evidence: Evidence, layout: Layout) -> Subject:
     baseline, candidate = (sha256_bytes(model.encode()) for model in _MODELS)
     subject = Subject(baseline, candidate, data_digest(layout.data), code_sha256())
     digests = subject.to_json()
+    attempt = Attempt(_TEST, candidate, 1, (Round(_TEST, 1, (candidate,), "0" * 64, None),))
+    _put(layout.attempt(SLOT), dumps(attempt.to_json()).encode())
     folder = layout.evidence(SLOT)
     folder.mkdir(parents=True, exist_ok=True)
     _write_examples(evidence, folder, digests)

@@ -157,7 +157,7 @@ def run_scenario(scenario: Scenario, runs: int, seed: int) -> ScenarioResult:
         findings = judge(
             _measurements(table, pool.levels),
             policy,
-            finalists=1,
+            alpha=policy.alpha,
             levels=experiment.levels(),
             broken={},
             classes=pool.classes,
@@ -205,7 +205,7 @@ def alarms(runs: int, seed: int) -> int:
         findings = judge(
             [entry for entry in measured if entry.metric in ("loss_concentration", "flip_rate")],
             policy,
-            finalists=1,
+            alpha=policy.alpha,
             levels={"group": pool.levels, "label": pool.classes},
             broken={},
             classes=pool.classes,

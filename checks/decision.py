@@ -99,14 +99,14 @@ def declared_levels(evidence: Evidence) -> dict[str, tuple[str, ...]]:
     return {**examples.levels, LABEL: examples.classes, ATTACK: evidence.attacks.names}
 
 
-def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, finalists: int) -> Decision:
+def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, alpha: float) -> Decision:
     """Run the checks on the evidence and judge what they measured.
 
     Args:
         checks: What measures.
         evidence: Of one candidate.
         policy: What judges.
-        finalists: How many candidates share `policy.alpha`, >= 1.
+        alpha: Probability that this candidate gets PASS by mistake, in (0, `policy.alpha`].
 
     Raises:
         PolicyError: if a rule names a slice that does not exist.
@@ -118,13 +118,13 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, final
     findings = judge(
         kept,
         policy,
-        finalists=finalists,
+        alpha=alpha,
         levels=declared_levels(evidence),
         broken=run.broken,
         classes=evidence.examples.classes,
         same_file=evidence.subject.baseline_sha256 == evidence.subject.candidate_sha256,
     )
-    return Decision(combine(findings), tuple(findings), kept, policy.alpha / finalists, run.seconds)
+    return Decision(combine(findings), tuple(findings), kept, alpha, run.seconds)
 
 
 def _may_matter(check: Check, policy: Policy) -> bool:
@@ -176,7 +176,7 @@ def _asked_for(
     return tuple(kept)
 
 
-def decide_unreadable(policy: Policy, error: LeanGateError, *, finalists: int) -> Decision:
+def decide_unreadable(policy: Policy, error: LeanGateError) -> Decision:
     """Return the decision on evidence that cannot be read: every rule is an ERROR.
 
     Raises:
@@ -185,9 +185,9 @@ def decide_unreadable(policy: Policy, error: LeanGateError, *, finalists: int) -
     if isinstance(error, PolicyError):
         raise error
     findings = tuple(Finding(rule, None, Verdict.ERROR, f"could not judge: {error}") for rule in policy.rules)
-    return Decision(Outcome.ERROR, findings, (), policy.alpha / finalists)
+    return Decision(Outcome.ERROR, findings, (), 0.0)
 
 
-def absent(policy: Policy, *, finalists: int) -> Mapping[str, Any]:
+def absent() -> Mapping[str, Any]:
     """Return the decision on a slot that no candidate fills: closed."""
-    return Decision(Outcome.ABSENT, (), (), policy.alpha / max(1, finalists)).to_json()
+    return Decision(Outcome.ABSENT, (), (), 0.0).to_json()

@@ -74,6 +74,7 @@ class Examples:
         columns: Slice attribute to `(N,)` levels.
         levels: Slice attribute to every level the data has in any split: one that is missing here was not
             measured, and must not go unnoticed.
+        test_sha256: Of their images and labels, whatever their ids and order; attempts are counted by it.
     """
 
     ids: Strings
@@ -82,6 +83,7 @@ class Examples:
     classes: tuple[str, ...]
     columns: Mapping[str, Strings]
     levels: Mapping[str, tuple[str, ...]]
+    test_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,10 @@ def _examples(path: Path, subject: Subject) -> Examples:
             raise EvidenceError(
                 f"expected levels of {name} among {levels[name]}, got {strangers}", where=str(path)
             )
-    return Examples(ids, table.array("units", "U", (count,)), labels, classes, columns, levels)
+    units, test_sha256 = table.array("units", "U", (count,)), table.field("test_sha256")
+    if not isinstance(test_sha256, str):
+        raise table.refuse(f"expected the SHA-256 of the test split, got {test_sha256!r:.80}")
+    return Examples(ids, units, labels, classes, columns, levels, test_sha256)
 
 
 def expect_probabilities(scores: npt.NDArray[np.floating[Any]], ids: Strings, where: str) -> None:

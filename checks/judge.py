@@ -152,7 +152,7 @@ def judge(
     measurements: Sequence[Measurement],
     policy: Policy,
     *,
-    finalists: int,
+    alpha: float,
     levels: Mapping[str, Sequence[str]],
     broken: Mapping[str, str],
     classes: Sequence[str] = (),
@@ -163,7 +163,7 @@ def judge(
     Args:
         measurements: What the checks returned.
         policy: The rules.
-        finalists: How many candidates share `policy.alpha`, >= 1.
+        alpha: Probability that this candidate gets PASS by mistake, in (0, `policy.alpha`].
         levels: Slice attribute to all of its levels, those without examples included.
         broken: Metric to why it was not measured.
         classes: Names of the classes.
@@ -174,7 +174,10 @@ def judge(
 
     Raises:
         PolicyError: if a rule names a slice or a class that does not exist.
+        ValueError: if alpha is out of range.
     """
+    if not 0 < alpha <= policy.alpha:
+        raise ValueError(f"expected alpha in (0, {policy.alpha:g}], got {alpha:g}")
     targets = {
         "class": tuple(classes),
         "operating_point": tuple(point.name for point in policy.operating_points),
@@ -186,7 +189,6 @@ def judge(
     # Claims about time have half of alpha_fail to themselves.
     family_alpha = policy.alpha_fail / 2 if timed else policy.alpha_fail
     fail = FailLevels(family_alpha / max(1, family), policy.alpha_fail / 2 / max(1, timed))
-    alpha = policy.alpha / finalists
     claims: list[Claim] = []
     findings: list[Finding] = []
     for rule, entry in pairs:

@@ -116,7 +116,6 @@ class Plan:
         rows: In the order of the policy.
         policy: The policy.
         alpha_each: Level of one finalist.
-        finalists: How many share `policy.alpha`.
         churn: Assumed; None where chances were left out.
         examples: Test examples.
         units: Independent units among them.
@@ -125,7 +124,6 @@ class Plan:
     rows: tuple[Row, ...]
     policy: Policy
     alpha_each: float
-    finalists: int
     churn: float | None
     examples: int
     units: int
@@ -181,7 +179,6 @@ class Plan:
             "policy": self.policy.name,
             "alpha": self.policy.alpha,
             "alpha_each": self.alpha_each,
-            "finalists": self.finalists,
             "churn": self.churn,
             "examples": self.examples,
             "units": self.units,
@@ -320,7 +317,7 @@ def plan_policy(
     examples: Examples,
     policy: Policy,
     *,
-    finalists: int,
+    alpha: float,
     effort: Effort,
     churn: float | None,
 ) -> Plan:
@@ -330,7 +327,7 @@ def plan_policy(
         checks: What will measure.
         examples: The test split.
         policy: What will judge.
-        finalists: How many candidates share `policy.alpha`, >= 1.
+        alpha: Level of one candidate, in (0, `policy.alpha`].
         effort: What the probes will do.
         churn: Probability of a loss plus that of a gain, in [0, 1]; None leaves the chances out, which is
             much faster.
@@ -343,8 +340,7 @@ def plan_policy(
     """
     crossed = cross_examples(examples, policy)
     levels = {**crossed.levels, LABEL: crossed.classes, ATTACK: effort.attacks}
-    alpha = policy.alpha / finalists
-    settings: dict[str, Any] = {"finalists": finalists, "levels": levels, "classes": crossed.classes}
+    settings: dict[str, Any] = {"alpha": alpha, "levels": levels, "classes": crossed.classes}
     judge([], policy, **settings, broken={})  # refuses what no rule may name
     _check_points(policy, crossed.classes)
     planned = [rule for rule in policy.rules if rule.kind == "bounded" and rule.method not in TIMED]
@@ -366,7 +362,6 @@ def plan_policy(
         rows=tuple(row for rule in policy.rules for row in by_rule[rule.id]),
         policy=policy,
         alpha_each=alpha,
-        finalists=finalists,
         churn=churn,
         examples=len(examples.ids),
         units=len(units_of(examples).draw(np.arange(len(examples.ids)))),

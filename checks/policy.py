@@ -62,7 +62,9 @@ _VACUOUS = {
     (Method.CLOPPER_PEARSON, "min", 0.0),
     (Method.MIETTINEN_NURMINEN, "max", 1.0),
 }
-_POLICY_KEYS = {"version", "name", "alpha", "alpha_fail", "checks", "operating_points", "rules", "waivers"}
+_POLICY_KEYS = {
+    *("version", "name", "alpha", "alpha_fail", "attempts", "checks", "operating_points", "rules", "waivers")
+}
 _POINT_KEYS = {"name", "class", "threshold", "reason"}
 _RULE_KEYS = {
     "id",
@@ -82,6 +84,7 @@ _RULE_KEYS = {
     "reason",
 }
 _MOST_UNITS = 10**9
+_MOST_ATTEMPTS = 10_000
 _ID = re.compile(r"[a-z][a-z0-9-]{0,59}")
 
 
@@ -147,12 +150,15 @@ class Policy:
 
     Attributes:
         name: For people.
-        alpha: Largest probability of PASS given that a rule is violated, shared by the finalists of a run.
+        alpha: Largest probability that any candidate which violates a rule gets PASS, shared by all attempts
+            on one test split.
         alpha_fail: Largest probability that any FAIL of one candidate is false.
         rules: At least one, at least one of them blocking and no screen.
         checks: Names of the checks of other distributions that the rules rely on.
         operating_points: Thresholds that sensitivity and specificity are measured at.
         waiving: Who may waive findings, and for how long; None lets nobody.
+        planned_attempts: How many attempts on one test split share alpha equally; None for any number, of
+            which the first has the most.
     """
 
     name: str
@@ -162,6 +168,7 @@ class Policy:
     checks: tuple[str, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     waiving: Waiving | None = None
+    planned_attempts: int | None = None
 
     @property
     def crossings(self) -> tuple[str, ...]:
@@ -350,6 +357,19 @@ def _parse_points(raw: Mapping[str, Any], file: str) -> tuple[OperatingPoint, ..
     return points
 
 
+def _parse_attempts(raw: Mapping[str, Any], file: str) -> int | None:
+    if "attempts" not in raw:
+        return None
+    value = known_keys(raw["attempts"], {"planned"}, "attempts", file).get("planned")
+    if type(value) is not int or not 1 <= value <= _MOST_ATTEMPTS:
+        raise PolicyError(
+            f"expected a whole number from 1 to {_MOST_ATTEMPTS}, got {value!r}",
+            where=f"{file} attempts.planned",
+            hint="how many candidates this test split will ever be shown; leave attempts out for any number",
+        )
+    return value
+
+
 def _check_points_named(rules: Sequence[Rule], points: Sequence[OperatingPoint]) -> None:
     known = [point.name for point in points]
     for rule in rules:
@@ -403,4 +423,5 @@ def parse_policy(value: Any, metrics: Mapping[str, Metric], file: str = "policy.
         checks=_parse_names(raw, "checks", file) if "checks" in raw else (),
         operating_points=points,
         waiving=parse_waiving(raw, file),
+        planned_attempts=_parse_attempts(raw, file),
     )

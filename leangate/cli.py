@@ -92,7 +92,7 @@ def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
         "--finalists",
         type=int,
         metavar="K",
-        help="how many share alpha; by default the number of shortlist.slots",
+        help="new candidates of the next run; by default the number of shortlist.slots",
     )
     lint.add_argument("--json", action="store_true", help="print canonical JSON")
 

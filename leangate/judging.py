@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leangate.terminal import Line, Table, render
 
@@ -70,6 +70,13 @@ def _table(findings: Sequence[Finding]) -> Table:
     )
 
 
+def _level(value: Mapping[str, Any]) -> str:
+    attempt = value["attempt"]
+    if attempt is None:
+        return "no attempt on this test split"
+    return f"attempt {attempt['number']} on this test split, alpha {value['alpha_each']:.4g}"
+
+
 def describe_judged(judged: Judged, *, verbose: bool) -> str:
     """Return every finding, the outcome, and if `verbose` the seconds of each check."""
     value, decision = judged.value, judged.decision
@@ -87,7 +94,7 @@ def describe_judged(judged: Judged, *, verbose: bool) -> str:
     lines.append(
         Line(
             f"{who} in slot {value['slot']} under policy {policy['name']} "
-            f"(alpha {value['alpha_each']:g}): {outcome}, {why}",
+            f"({_level(value)}): {outcome}, {why}",
             style,
         )
     )

@@ -10,6 +10,7 @@ from leangate.terminal import Line, Table, render
 
 if TYPE_CHECKING:
     from checks.planning_table import Plan, Row
+    from pipeline.policy_lint import Attempts, Linted
 
 __all__ = ["describe_plan", "lint"]
 
@@ -103,12 +104,35 @@ def _waivable(plan: Plan) -> list[Line]:
     ]
 
 
-def describe_plan(plan: Plan) -> str:
-    """Return the plan as text: the table, what is wrong, and what the figures leave out."""
+def _left(attempts: Attempts) -> list[Line]:
+    """Say what the attempts on this test split used up, and what they leave."""
+    first, last = attempts.next
+    told = "This test split was shown no candidate yet."
+    if attempts.used:
+        candidates = "1 candidate" if attempts.used == 1 else f"{attempts.used} candidates"
+        told = f"This test split was shown {candidates}, in {attempts.runs} run{'s' * (attempts.runs > 1)}."
+    of = "" if attempts.planned is None else f" of {attempts.planned} planned"
+    ahead = f"attempt {first}" if first == last else f"attempts {first} to {last}"
+    if attempts.alpha_each <= 0:
+        return [Line(f"{told} The policy plans no attempt {first}: take a fresh test split.", "bold red")]
+    lines = [Line(f"{told} Next: {ahead}{of}, at alpha {attempts.alpha_each:.4g} each.")]
+    closed = attempts.closed_from
+    if closed is not None and closed > first:
+        lines.append(
+            Line(f"From attempt {closed} on no candidate can pass with so many examples and sessions.")
+        )
+    return lines
+
+
+def describe_plan(linted: Linted) -> str:
+    """Return the plan as text: the table, what is wrong or used up, and what the figures leave out."""
+    plan, left = linted.plan, _left(linted.attempts)
+    if plan is None:
+        return render(left)
     units = "" if plan.units == plan.examples else f" of {plan.units} independent units"
     head = Line(
-        f"Policy {plan.policy.name} on {plan.examples} test examples{units}: alpha {plan.policy.alpha:g} "
-        f"shared by {plan.finalists}, {plan.alpha_each:g} each; churn {plan.churn or 0:g}",
+        f"Policy {plan.policy.name} on {plan.examples} test examples{units}: alpha {plan.policy.alpha:g}, "
+        f"{plan.alpha_each:.4g} for each finalist of the next run; churn {plan.churn or 0:g}",
         "bold",
     )
     table = Table(
@@ -127,7 +151,7 @@ def describe_plan(plan: Plan) -> str:
     notes = _notes(plan)
     spacer = [Line("")]
     waivers = [*spacer, *_waivable(plan)]
-    verdict = _verdict(plan)
+    verdict = [*left, *_verdict(plan)]
     return render([head, *spacer, table, *spacer, *verdict, *spacer, Line(legend, "dim"), *notes, *waivers])
 
 
@@ -140,11 +164,11 @@ def lint(
         root: Folder of `params.yaml`.
         policy: The policy file; by default `policy.yaml` in `root`.
         churn: Assumed probability that the candidate decides an example otherwise.
-        finalists: How many share alpha; by default the number of slots.
+        finalists: New candidates of the next run; by default the number of slots.
         as_json: Return canonical JSON instead of a table.
 
     Returns:
-        What to print, and the exit code: 0, or 2 if some blocking rule cannot pass on this data.
+        What to print, and the exit code: 0, or 2 if some blocking rule cannot pass on this data next time.
 
     Raises:
         InputError: if `params.yaml`, the policy or the prepared data is wrong or missing.
@@ -159,6 +183,7 @@ def lint(
     layout = Layout(root)
     params = load_params(layout.params)
     file = load_policy(policy or layout.policy)
-    plan = lint_policy(layout, params, file, churn=churn, finalists=finalists)
-    text = dumps(plan.to_json()) if as_json else describe_plan(plan)
-    return text, PolicyError.exit_code if plan.impossible else 0
+    linted = lint_policy(layout, params, file, churn=churn, finalists=finalists)
+    planned = linted.plan.to_json() if linted.plan else {}
+    text = dumps({**planned, "attempts": linted.attempts.to_json()}) if as_json else describe_plan(linted)
+    return text, PolicyError.exit_code if linted.plan is None or linted.plan.impossible else 0

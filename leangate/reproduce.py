@@ -119,13 +119,6 @@ def describe_outcome(root: Path) -> str:
     return "\n".join(lines)
 
 
-def _expect_possible(layout: Layout, params: Params, file: PolicyFile) -> None:
-    """Refuse a policy that no candidate can pass on the data that lie here."""
-    from pipeline.policy_lint import expect_possible, lint_policy
-
-    expect_possible(lint_policy(layout, params, file, churn=None), layout.policy)
-
-
 def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: PolicyFile) -> tuple[int, str]:
     """Refuse a hopeless policy before anything is trained; return as `_run_dvc` if the data had to be made.
 
@@ -134,13 +127,15 @@ def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: Poli
     """
     if not layout.data.exists():
         return 0, ""
+    from pipeline.policy_lint import expect_possible
+
     try:
-        _expect_possible(layout, params, file)
+        expect_possible(layout, params, file)
     except (PolicyError, DataError, EvidenceError):
         code, failed = _run_dvc(root, ["prepare"], force=False)
         if code:
             return code, failed
-        _expect_possible(layout, params, file)
+        expect_possible(layout, params, file)
     return 0, ""
 
 

@@ -59,6 +59,7 @@ def _sources(layout: Layout, slot: str) -> dict[str, Path]:
         "data-findings.json": layout.validation / "findings.json",
         "records/model.json": layout.finalist(slot) / "model.json",
         "records/compression.json": layout.finalist(slot) / "compression.json",
+        "records/attempts.json": layout.attempt(slot),
         "records/baseline.json": layout.baseline / "model.json",
         "records/data.json": layout.data / "data.json",
         "records/selection.json": layout.selection,

@@ -16,6 +16,7 @@ from pipeline.waiver import Waiver
 
 __all__ = [
     "DECISION_SCHEMA",
+    "Attempt",
     "Decision",
     "Exemplar",
     "Finding",
@@ -175,6 +176,34 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """The how manieth candidate this one is that its test split was shown.
+
+    Attributes:
+        number: From 1.
+        first: First attempt of the same run; those of one run share what they may err.
+        last: Last attempt of the same run.
+        planned: How many attempts the policy plans; None for any number.
+        test_sha256: Of the test split.
+    """
+
+    number: int
+    first: int
+    last: int
+    planned: int | None
+    test_sha256: str
+
+    def describe(self, alpha: str) -> str:
+        """Return in words how `alpha` came to be divided."""
+        if self.planned is not None:
+            many = "1 planned attempt" if self.planned == 1 else f"{self.planned} planned attempts"
+            return f"{alpha} shared by {many} on this test split"
+        if self.first == self.last:
+            return f"what {alpha} grants attempt {self.number} on this test split"
+        return f"what {alpha} grants attempts {self.first} to {self.last} on this test split, in equal shares"
+
+
+@dataclass(frozen=True)
 class Exemplar:
     """One example whose decision changed.
 
@@ -201,6 +230,7 @@ class Decision:
     Attributes:
         subject: Names and SHA-256 of what was judged.
         evidence: Names and SHA-256 of the tables it was judged by.
+        attempt: On the test split; None where nobody was judged.
         most_changed: Examples whose decision changed, the largest fall of the label's margin first.
     """
 
@@ -212,7 +242,7 @@ class Decision:
     policy_sha256: str
     alpha: float
     alpha_each: float
-    finalists: int
+    attempt: Attempt | None
     subject: tuple[tuple[str, str], ...]
     evidence: tuple[tuple[str, str], ...]
     findings: tuple[Finding, ...]
@@ -410,6 +440,21 @@ def _pairs(fields: Fields | None) -> tuple[tuple[str, str], ...]:
     return tuple((key, fields.text(key)) for key in sorted(fields.value)) if fields else ()
 
 
+def _attempt(fields: Fields | None) -> Attempt | None:
+    if fields is None:
+        return None
+    shared = fields.value.get("shared")
+    if not isinstance(shared, list) or len(shared) != 2 or not all(type(end) is int for end in shared):
+        raise EvidenceError("expected the first and the last attempt", where=f"{fields.where} shared")
+    return Attempt(
+        number=fields.count("number"),
+        first=shared[0],
+        last=shared[1],
+        planned=fields.maybe_count("planned"),
+        test_sha256=fields.text("test_sha256"),
+    )
+
+
 def parse_decision(fields: Fields) -> Decision:
     """Return a decision out of its JSON object.
 
@@ -435,7 +480,7 @@ def parse_decision(fields: Fields) -> Decision:
         policy_sha256=policy.text("sha256"),
         alpha=fields.number("alpha"),
         alpha_each=fields.number("alpha_each"),
-        finalists=fields.count("finalists"),
+        attempt=_attempt(fields.maybe_inner("attempt")),
         subject=_pairs(fields.maybe_inner("subject")),
         evidence=_pairs(fields.maybe_inner("evidence")),
         findings=tuple(_finding(entry) for entry in fields.entries("findings")),

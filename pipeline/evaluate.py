@@ -44,6 +44,7 @@ def _write_examples(folder: Path, split: Split, dataset: Dataset) -> None:
     header = {
         "schema": "leangate/examples/1",
         "data_sha256": dataset.sha256,
+        "test_sha256": dataset.digest("test"),
         "classes": list(dataset.classes),
         "levels": {name: sorted(set(dataset.columns[name].tolist())) for name in dataset.slices},
     }
@@ -143,7 +144,8 @@ def _write_groups(
     write_json(folder / "groups.json", table)
 
 
-def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -> None:
+def _measure(layout: Layout, params: Params, finalist: Finalist, slot: str) -> None:
+    from checks.attempts import expect_attempt, read_attempt
     from pipeline.data.dataset import read_dataset
     from pipeline.probes.attack import Target, run_attacks
     from pipeline.probes.code_digest import code_sha256
@@ -151,8 +153,15 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -
     from pipeline.probes.session import open_session, predict
     from pipeline.probes.twin import build_twin
 
+    attempt = read_attempt(layout.attempt(slot))
     dataset = read_dataset(layout.data)
     _expect_same_data(finalist, dataset, layout)
+    expect_attempt(
+        attempt,
+        test_sha256=dataset.digest("test"),
+        candidate_sha256=finalist.candidate_sha256,
+        where=str(layout.attempt(slot)),
+    )
     split = dataset.split("test")
     digests = {"data_sha256": dataset.sha256, "code_sha256": code_sha256()}
     models = {"baseline_sha256": finalist.baseline_sha256, "candidate_sha256": finalist.candidate_sha256}
@@ -186,7 +195,7 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, output: Path) -
         seed=params.seed,
         batch_size=params.evaluate.batch_size,
     )
-    with output_dir(output) as folder:
+    with output_dir(layout.evidence(slot)) as folder:
         _write_examples(folder, split, dataset)
         _write_scores(folder, split, scores, sessions, finalist, digests)
         _write_contract(folder, contract, params, models | digests)
@@ -201,6 +210,7 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
 
     Raises:
         DataError: if the dataset is unusable.
+        EvidenceError: if the attempt was not written down first.
         ModelError: if an ONNX file is unusable or not the one on record.
         ProbeError: if a model cannot be run or attacked.
     """
@@ -210,4 +220,4 @@ def run(layout: Layout, params: Params, *, slot: str) -> None:
     if finalist is None:
         write_absent(layout.evidence(slot), slot)
         return
-    _measure(layout, params, finalist, layout.evidence(slot))
+    _measure(layout, params, finalist, slot)

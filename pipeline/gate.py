@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from checks.attempts import Attempt, read_attempt
 from checks.canonical import read_json, sha256_file
 from checks.decision import Decision, absent, decide, decide_unreadable
 from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
@@ -17,7 +18,7 @@ from checks.evidence import Evidence, Subject, read_evidence
 from pipeline.data.dataset import data_digest
 from pipeline.data.test_examples import expect_test_split
 from pipeline.files import write_json
-from pipeline.judgement import count_finalists, describe, describe_head, expect_cost, expect_whole
+from pipeline.judgement import describe, describe_head, expect_attempted, expect_cost, expect_whole
 from pipeline.layout import Layout
 from pipeline.models.record import read_record
 from pipeline.params import Params
@@ -71,20 +72,22 @@ def _expect_cost(layout: Layout, slot: str, evidence: Evidence) -> None:
         expect_cost(evidence, model, record, f"{layout.evidence(slot) / 'cost.json'} {model}")
 
 
-def _judge(layout: Layout, slot: str, file: PolicyFile, finalists: int) -> tuple[Decision, Evidence | None]:
+def _judge(layout: Layout, slot: str, file: PolicyFile) -> tuple[Decision, Evidence | None, Attempt | None]:
     try:
-        evidence = _read(layout, slot)
-        return decide(file.checks, evidence, file.policy, finalists=finalists), evidence
+        evidence, path = _read(layout, slot), layout.attempt(slot)
+        attempt = expect_attempted(read_attempt(path), evidence, str(path))
+        decision = decide(file.checks, evidence, file.policy, alpha=attempt.alpha(file.policy))
+        return decision, evidence, attempt
     except InputError:
         raise
     except LeanGateError as error:
-        return decide_unreadable(file.policy, error, finalists=finalists), None
+        return decide_unreadable(file.policy, error), None, None
     except (Exception, SystemExit) as error:
         # Evidence can be wrong, and a plugin break, in ways nobody thought of; there still is a decision.
         broken = EvidenceError(
             f"expected evidence, got {type(error).__name__}: {error}", where=str(layout.evidence(slot))
         )
-        return decide_unreadable(file.policy, broken, finalists=finalists), None
+        return decide_unreadable(file.policy, broken), None, None
 
 
 def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
@@ -105,12 +108,10 @@ def judge_slot(layout: Layout, slot: str, file: PolicyFile) -> Judged:
         raise ParamsError(
             f"expected one of the slots {sorted(slots)}, got {slot!r}", where="params.yaml shortlist.slots"
         )
-    finalists = count_finalists(slots)
     if slots[slot] is None:
-        nothing = dict(absent(file.policy, finalists=finalists))
-        return Judged(None, describe_head(slot, None, file, finalists) | nothing)
-    decision, evidence = _judge(layout, slot, file, finalists)
-    return Judged(decision, describe(slot, slots[slot], file, finalists, decision, evidence))
+        return Judged(None, describe_head(slot, None, file) | dict(absent()))
+    decision, evidence, attempt = _judge(layout, slot, file)
+    return Judged(decision, describe(slot, slots[slot], file, attempt, decision, evidence))
 
 
 def run(layout: Layout, params: Params, *, slot: str) -> None:

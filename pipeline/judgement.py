@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from checks.attempts import Attempt, expect_attempt
 from checks.consistency import expect_consistent
 from checks.decision import Decision
 from checks.errors import EvidenceError, LeanGateError
@@ -14,7 +15,7 @@ from checks.flips import most_changed
 from pipeline.policy_file import PolicyFile
 from pipeline.probes.pool import ATTACKS
 
-__all__ = ["count_finalists", "describe", "describe_head", "expect_cost", "expect_whole"]
+__all__ = ["describe", "describe_head", "expect_attempted", "expect_cost", "expect_whole"]
 
 
 def expect_whole(evidence: Evidence, where: str) -> None:
@@ -43,9 +44,18 @@ def expect_cost(evidence: Evidence, model: str, record: Mapping[str, Any], where
         raise EvidenceError(f"expected {want} of the {model}, got {said}", where=where)
 
 
-def count_finalists(slots: Mapping[str, object]) -> int:
-    """Return how many candidates share alpha."""
-    return max(1, sum(name is not None for name in slots.values()))
+def expect_attempted(attempt: Attempt | None, evidence: Evidence, where: str) -> Attempt:
+    """Return the attempt, refusing one that is not this candidate's on the test split of the evidence.
+
+    Raises:
+        EvidenceError: naming both.
+    """
+    return expect_attempt(
+        attempt,
+        test_sha256=evidence.examples.test_sha256,
+        candidate_sha256=evidence.subject.candidate_sha256,
+        where=where,
+    )
 
 
 def _most_changed(evidence: Evidence) -> list[dict[str, Any]]:
@@ -55,14 +65,13 @@ def _most_changed(evidence: Evidence) -> list[dict[str, Any]]:
         return []
 
 
-def describe_head(slot: str, candidate: str | None, file: PolicyFile, finalists: int) -> dict[str, Any]:
+def describe_head(slot: str, candidate: str | None, file: PolicyFile) -> dict[str, Any]:
     """Return what a decision says of itself before anything was found, and all that it says of an empty slot.
 
     Args:
         slot: Of the shortlist.
         candidate: Its name; None where no candidate fills the slot.
         file: The policy.
-        finalists: How many share alpha.
     """
     return {
         "slot": slot,
@@ -70,7 +79,7 @@ def describe_head(slot: str, candidate: str | None, file: PolicyFile, finalists:
         "policy": {"name": file.policy.name, "sha256": file.sha256},
         "plugins": dict(file.plugins),
         "alpha": file.policy.alpha,
-        "finalists": finalists,
+        "attempt": None,
         "subject": None,
         "evidence": {},
         "most_changed": [],
@@ -81,7 +90,7 @@ def describe(
     slot: str,
     candidate: str | None,
     file: PolicyFile,
-    finalists: int,
+    attempt: Attempt | None,
     decision: Decision,
     evidence: Evidence | None,
 ) -> dict[str, Any]:
@@ -91,11 +100,18 @@ def describe(
         slot: Of the shortlist.
         candidate: Its name.
         file: The policy.
-        finalists: How many share alpha.
+        attempt: Of the candidate on the test split; None if it could not be read.
         decision: What was decided.
         evidence: On what; None if it could not be read.
     """
-    head = describe_head(slot, candidate, file, finalists)
+    head = describe_head(slot, candidate, file)
+    if attempt is not None:
+        head["attempt"] = {
+            "number": attempt.number,
+            "shared": list(attempt.shared),
+            "planned": file.policy.planned_attempts,
+            "test_sha256": attempt.test_sha256,
+        }
     if evidence is not None:
         head |= {
             "subject": evidence.subject.to_json(),

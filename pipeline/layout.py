@@ -66,6 +66,20 @@ class Layout:
         """shortlist: `finalist.json`, and what describes the candidate if the slot is filled."""
         return self.shortlist / slot
 
+    @property
+    def attempts_file(self) -> Path:
+        """`attempts.jsonl`: every candidate that a test split was shown; only ever grows."""
+        return self.root / "attempts.jsonl"
+
+    @property
+    def attempts(self) -> Path:
+        """attempt: a record a slot."""
+        return self.artifacts / "attempts"
+
+    def attempt(self, slot: str) -> Path:
+        """attempt: the attempt of one finalist, written before anything looks at the test split."""
+        return self.attempts / f"{slot}.json"
+
     def evidence(self, slot: str) -> Path:
         """evaluate: all evidence but the timing."""
         return self.artifacts / "evidence" / slot

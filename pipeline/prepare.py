@@ -13,7 +13,7 @@ import numpy as np
 
 from checks.canonical import sha256_bytes, sha256_file
 from checks.errors import DataError
-from pipeline.data.dataset import COLUMNS
+from pipeline.data.dataset import COLUMNS, content_digest
 from pipeline.data.slices import FORMULAS, LEVELS, measure_slices, tercile_edges, tercile_levels
 from pipeline.data.source import SourceExamples, read_source
 from pipeline.data.splits import SPLITS, split_units
@@ -200,6 +200,7 @@ def run(layout: Layout, params: Params) -> None:
             f"expected unique ids, got {duplicated[:5]} more than once",
             where=f"params.yaml prepare.source ({params.prepare.source})",
         )
+    tested = [row for row, split in enumerate(splits) if split == "test"]
     facts = {
         "schema": "leangate/data/1",
         "classes": _classes(values["label"], values["id"], params.prepare),
@@ -210,6 +211,7 @@ def run(layout: Layout, params: Params) -> None:
         "slice_origins": origins,
         "sources": _sources(manifest),
         "splits": {name: splits.count(name) for name in SPLITS},
+        "test_sha256": content_digest(examples.pixels[tested], [values["label"][row] for row in tested]),
     }
     with output_dir(layout.data) as folder:
         _write(folder, examples, manifest, facts)

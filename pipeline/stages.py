@@ -33,6 +33,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "prune": ("variant",),
     "quantize": ("variant", "precision"),
     "shortlist": (),
+    "attempt": (),
     "evaluate": ("slot",),
     "time": ("slot",),
     "gate": ("slot",),

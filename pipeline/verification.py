@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from checks.attempts import read_attempt
 from checks.canonical import dumps, read_json
 from checks.decision import decide
 from checks.errors import EvidenceError
@@ -26,7 +27,7 @@ from pipeline.card.contents import (
 )
 from pipeline.card.model_card import model_card
 from pipeline.fields import Fields
-from pipeline.judgement import count_finalists, describe, expect_cost, expect_whole
+from pipeline.judgement import describe, expect_attempted, expect_cost, expect_whole
 from pipeline.plain import shorten
 from pipeline.policy_file import load_policy
 from pipeline.version import VERSION
@@ -92,13 +93,15 @@ def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
     """Judge the evidence under the policy as the stage `gate` did."""
     file = load_policy(folder / "policy.yaml")
     slots = read_json(folder / "records" / "shortlist.json")["slots"]
-    slot, finalists = contents.verdict.text("slot"), count_finalists(slots)
+    slot = contents.verdict.text("slot")
     where = folder / "evidence"
     expect_whole(contents.evidence, str(where))
     for model, record in (("baseline", contents.baseline), ("candidate", contents.model)):
         expect_cost(contents.evidence, model, record.value, f"{where / 'cost.json'} {model}")
-    decision = decide(file.checks, contents.evidence, file.policy, finalists=finalists)
-    return describe(slot, slots[slot], file, finalists, decision, contents.evidence)
+    path = folder / "records" / "attempts.json"
+    attempt = expect_attempted(read_attempt(path), contents.evidence, str(path))
+    decision = decide(file.checks, contents.evidence, file.policy, alpha=attempt.alpha(file.policy))
+    return describe(slot, slots[slot], file, attempt, decision, contents.evidence)
 
 
 def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
 from checks.evidence import Subject
-from pipeline.data.dataset import data_digest
+from pipeline.data.dataset import content_digest, data_digest
+from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_bytes, write_json, write_text
 from pipeline.layout import Layout
 from pipeline.models.compression import left_of, write_passes
 from pipeline.params import Params, load_params
 from pipeline.probes.tables import write_table
+from tests.evidence_files import write_attempt
 
 SHAPE = (1, 8, 8)
 ROOT = Path(__file__).parents[1]
@@ -108,6 +111,7 @@ def _write_data(layout: Layout, names: Names) -> str:
         "rows": len(rows["id"]),
         "slices": list(LEVELS),
         "slice_origins": origins,
+        "test_sha256": content_digest(pixels[60:], rows["label"][60:]),
         "examples_sha256": sha256_file(layout.data / "examples.npz"),
         "manifest_sha256": sha256_file(layout.data / "manifest.parquet"),
         "sources": [
@@ -168,6 +172,7 @@ def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, st
     code = {"code_sha256": subject["code_sha256"]}
     levels = {name: sorted(set(rows[name])) for name in LEVELS}
     header = {"schema": "leangate/examples/1", "classes": list(names.classes), "levels": levels} | data
+    header |= {"test_sha256": read_test_digest(layout.data)}
     write_table(evidence / "examples.npz", header, {"ids": ids, "units": ids, "labels": labels} | columns)
     scores = np.eye(len(names.classes), dtype=np.float32)[labels]
     for model in ("baseline", "candidate"):
@@ -331,8 +336,13 @@ def _decision(names: Names, layout: Layout, subject: Json, evidence: dict[str, s
         "open": True,
         "policy": {"name": names.policy, "sha256": sha256_file(layout.policy)},
         "alpha": 0.05,
-        "alpha_each": 0.025,
-        "finalists": 2,
+        "alpha_each": 0.05 * 7.5 / math.pi**2 / 2,
+        "attempt": {
+            "number": 1,
+            "shared": [1, 2],
+            "planned": None,
+            "test_sha256": read_test_digest(layout.data),
+        },
         "subject": subject,
         "evidence": evidence,
         "findings": findings,
@@ -410,6 +420,7 @@ def build_project(root: Path, names: Names | None = None) -> Layout:
     }
     write_json(layout.shortlist / "shortlist.json", shortlist)
     evidence = _write_evidence(layout, names, subject)
+    write_attempt(layout, "first", read_test_digest(layout.data), candidate["sha256"], beside=1)
     write_json(layout.decision("first"), _decision(names, layout, subject, evidence))
     selection = {
         "schema": "leangate/selection/1",
@@ -450,6 +461,7 @@ def judge_project(layout: Layout, *, policy: str = "", base: str = LENIENT) -> N
 
     Under another base it need not pass; the verdict that stands there is then none.
     """
+    from checks.attempts import read_attempt
     from checks.decision import decide
     from checks.evidence import read_evidence
     from pipeline.judgement import describe
@@ -475,8 +487,10 @@ def judge_project(layout: Layout, *, policy: str = "", base: str = LENIENT) -> N
     subject = Subject(**decision["subject"])
     evidence = read_evidence(layout.evidence("first"), layout.timing("first"), subject)
     file = load_policy(layout.policy)
-    made = decide(file.checks, evidence, file.policy, finalists=1)
-    write_json(layout.decision("first"), describe("first", "half-int8", file, 1, made, evidence))
+    attempt = read_attempt(layout.attempt("first"))
+    assert attempt is not None
+    made = decide(file.checks, evidence, file.policy, alpha=attempt.alpha(file.policy))
+    write_json(layout.decision("first"), describe("first", "half-int8", file, attempt, made, evidence))
     verdict = json.loads(layout.verdict.read_text())
     digests = {"policy_sha256": file.sha256, "decision_sha256": sha256_file(layout.decision("first"))}
     write_json(layout.verdict, verdict | digests)

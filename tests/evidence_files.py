@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from checks.canonical import sha256_file
+from checks.attempts import Round, find_attempt, next_round
+from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
 from checks.evidence import Attacks, Evidence, Examples, Subject
-from pipeline.data.dataset import data_digest
+from pipeline.data.dataset import content_digest, data_digest
+from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_bytes, write_json
 from pipeline.layout import Layout
 from pipeline.models.record import SCHEMA
@@ -59,6 +61,10 @@ def write_data(layout: Layout, examples: Examples, **elsewhere: dict[str, str]) 
             "pixel_max": 255,
             "shape": [1, 1, 1],
             "rows": len(rows["id"]),
+            "test_sha256": content_digest(
+                pixels[[split == "test" for split in rows["split"]]],
+                [label for label, split in zip(rows["label"], rows["split"], strict=True) if split == "test"],
+            ),
         },
     )
 
@@ -81,6 +87,7 @@ def _write_tables(layout: Layout, slot: str, evidence: Evidence) -> None:
     examples, attacks, timing = evidence.examples, evidence.attacks, evidence.timing
     header: dict[str, Any] = {
         "classes": list(examples.classes),
+        "test_sha256": examples.test_sha256,
         "levels": {name: list(levels) for name, levels in examples.levels.items()},
     }
     columns = {f"slice:{name}": column for name, column in examples.columns.items()}
@@ -167,5 +174,33 @@ def write_artifacts(root: Path, evidence: Evidence, slot: str = "first") -> Layo
         data_sha256=data_digest(layout.data),
         code_sha256=code_sha256(),
     )
-    _write_tables(layout, slot, replace(evidence, subject=subject))
+    examples = replace(evidence.examples, test_sha256=read_test_digest(layout.data))
+    _write_tables(layout, slot, replace(evidence, subject=subject, examples=examples))
+    write_attempt(layout, slot, examples.test_sha256, subject.candidate_sha256)
     return layout
+
+
+def write_attempt(
+    layout: Layout, slot: str, test_sha256: str, candidate_sha256: str, *, before: int = 0, beside: int = 0
+) -> None:
+    """Write the record of an attempt, and the file of attempts it stands in.
+
+    Args:
+        layout: Where.
+        slot: Whose record.
+        test_sha256: Of the test split.
+        candidate_sha256: Of the candidate.
+        before: Runs of one candidate each that came before.
+        beside: Other candidates of the same run.
+    """
+    rounds: tuple[Round, ...] = ()
+    batches = [[sha256_bytes(f"before {index}".encode())] for index in range(before)]
+    batches.append([candidate_sha256, *(sha256_bytes(f"beside {index}".encode()) for index in range(beside))])
+    for candidates in batches:
+        entry = next_round(rounds, test_sha256, candidates, "0" * 64)
+        assert entry is not None
+        rounds = (*rounds, entry)
+    write_bytes(layout.attempts_file, "".join(f"{entry.line}\n" for entry in rounds).encode())
+    attempt = find_attempt(rounds, test_sha256, candidate_sha256)
+    assert attempt is not None
+    write_json(layout.attempt(slot), attempt.to_json())

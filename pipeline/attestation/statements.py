@@ -61,7 +61,7 @@ def gate_evidence(contents: Contents) -> dict[str, Any]:
         "evidence": {name: {"sha256": digest} for name, digest in decision.value["evidence"].items()},
         "outcome": decision.text("outcome"),
         "alpha": decision.value["alpha"],
-        "finalists": decision.value["finalists"],
+        "attempt": decision.value["attempt"],
         "findings": findings,
     }
     return stated | _waived(contents, "waived")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from checks.attempts import expect_attempt, read_attempt
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
 from checks.evidence import Evidence, Subject, read_evidence
@@ -51,7 +52,7 @@ TABLES = (
 )
 """The evidence a decision rests on, in `evidence/`."""
 
-RECORDS = ("model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
+RECORDS = ("attempts", "model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
 """What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
 
 _ABOUT = (CARD, MANIFEST, ATTESTATIONS)
@@ -216,6 +217,18 @@ def _check_data(data: Fields, findings: Fields, subject: Subject) -> None:
     _expect(True, findings.flag("open"), "open", findings.where)
 
 
+def _check_attempt(path: Path, decision: Fields, evidence: Evidence) -> None:
+    attempt = expect_attempt(
+        read_attempt(path),
+        test_sha256=evidence.examples.test_sha256,
+        candidate_sha256=evidence.subject.candidate_sha256,
+        where=str(path),
+    )
+    said = decision.inner("attempt")
+    _expect(attempt.number, said.count("number"), "attempt", said.where)
+    _expect(attempt.test_sha256, said.text("test_sha256"), "the test split", said.where)
+
+
 def _subject(decision: Fields) -> Subject:
     fields = decision.inner("subject")
     return Subject(
@@ -281,6 +294,7 @@ def read_contents(folder: Path) -> Contents:
     evidence = read_evidence(folder / "evidence", folder / "evidence", subject)
     findings = read_fields(folder / "data-findings.json", "leangate/data-findings/1")
     _check_data(records["data"], findings, subject)
+    _check_attempt(folder / "records" / "attempts.json", decision, evidence)
     return Contents(
         verdict=verdict,
         decision=decision,

@@ -60,7 +60,14 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
     """Return what was decided, on what, by which rules."""
     decision, subject = contents.decision, contents.evidence.subject
     told = text(summarise_findings(judged.decision))
-    finalists = decision.count("finalists")
+    attempt = judged.decision.attempt
+    alpha = f"{decision.number('alpha'):g}"
+    counted = (
+        f"The candidate is attempt {attempt.number} on this test split. Bounded rules were judged at a "
+        f"one-sided error of {decision.number('alpha_each'):.4g}, {attempt.describe(alpha)}. "
+        if attempt
+        else ""
+    )
     rows = [
         ("Candidate", code(contents.verdict.text("candidate")), subject.candidate_sha256),
         ("Baseline", literal("the model before compression"), subject.baseline_sha256),
@@ -73,11 +80,9 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
         heading(2, literal("Decision")),
         literal(f"{_outcome_words(contents)} {policy_words(decision)}. Findings: {told}."),
         literal(
-            f"Bounded rules were judged at a one-sided error of {decision.number('alpha_each'):g} "
-            f"({decision.number('alpha'):g} shared by {finalists} finalist{'' if finalists == 1 else 's'}). "
-            "Intervals below are 90 % intervals, each end a one-sided 95 % bound; the deciding bound is the "
-            "one that the rule held against its limit. Detectable is the smallest harm that so many "
-            "examples tell from none in four cases of five."
+            f"{counted}Intervals below are 90 % intervals, each end a one-sided 95 % bound; the deciding "
+            "bound is the one that the rule held against its limit. Detectable is the smallest harm that so "
+            "many examples tell from none in four cases of five."
         ),
         table(("What", "Name", "SHA-256"), [(literal(a), b, literal(f"`{c}`")) for a, b, c in rows]),
     ]

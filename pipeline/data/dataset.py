@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.canonical import read_json, sha256_file, sha256_value
+from checks.canonical import read_json, sha256_bytes, sha256_file, sha256_value
 from checks.errors import DataError
 from pipeline.data.splits import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MAX_EXAMPLES_BYTES", "Dataset", "Split", "data_digest", "read_dataset"]
+__all__ = [
+    "COLUMNS",
+    "MAX_EXAMPLES_BYTES",
+    "Dataset",
+    "Split",
+    "content_digest",
+    "data_digest",
+    "read_dataset",
+]
 
 COLUMNS = ("id", "unit", "split", "label", "source", "license", "consent")
 """Columns of every manifest; slice columns follow."""
@@ -91,6 +100,26 @@ class Dataset:
             images=self.pixels[rows].astype(np.float32),
             columns={column: self.columns[column][rows] for column in self.slices},
         )
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of the images and labels of one split."""
+        rows = np.flatnonzero(self.columns["split"] == name)
+        return content_digest(self.pixels[rows], self.columns["label"][rows].tolist())
+
+
+def content_digest(pixels: npt.NDArray[np.uint8], labels: Sequence[str]) -> str:
+    """Return the SHA-256 of images with their labels, whatever their order, ids, units and slices.
+
+    Args:
+        pixels: `(M, C, H, W)`.
+        labels: `(M,)` names of the classes.
+    """
+    rows = sorted(
+        f"{sha256_bytes(image.tobytes())} {json.dumps(str(label))}\n"
+        for image, label in zip(pixels, labels, strict=True)
+    )
+    head = "x".join(str(size) for size in pixels.shape[1:])
+    return sha256_bytes(f"{head}\n{''.join(rows)}".encode())
 
 
 def data_digest(folder: Path) -> str:

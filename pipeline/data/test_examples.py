@@ -17,7 +17,7 @@ from checks.outcomes import join_ids
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["expect_test_split", "read_test_examples"]
+__all__ = ["expect_test_split", "read_test_digest", "read_test_examples"]
 
 _TEST = "test"
 _HINT = "run `dvc repro prepare`"
@@ -34,7 +34,18 @@ def _facts(folder: Path) -> dict[str, Any]:
         value = facts.get(key)
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise DataError(f"expected names, got {value!r:.80}", where=f"{path} {key}", hint=_HINT)
+    if not isinstance(facts.get("test_sha256"), str):
+        raise DataError("expected the SHA-256 of the test split, got none", where=f"{path}", hint=_HINT)
     return facts
+
+
+def read_test_digest(folder: Path) -> str:
+    """Return the SHA-256 of the images and labels of the test split, as `prepare` wrote it down.
+
+    Raises:
+        DataError: if there is none.
+    """
+    return str(_facts(folder)["test_sha256"])
 
 
 def _table(path: Path, names: list[str]) -> pa.Table:
@@ -90,6 +101,7 @@ def read_test_examples(folder: Path) -> Examples:
         classes=classes,
         columns={name: column[rows] for name, column in every.items()},
         levels={name: tuple(sorted(set(column.tolist()))) for name, column in every.items()},
+        test_sha256=facts["test_sha256"],
     )
 
 
@@ -125,6 +137,10 @@ def expect_test_split(examples: Examples, folder: Path, where: str) -> None:
                 f"got {list(examples.levels[name])}",
                 where=where,
             )
+    if prepared.test_sha256 != examples.test_sha256:
+        raise EvidenceError(
+            f"expected the test split {prepared.test_sha256}, got {examples.test_sha256}", where=where
+        )
     if prepared.classes != examples.classes:
         raise EvidenceError(
             f"expected the classes {list(prepared.classes)}, got {list(examples.classes)}", where=where

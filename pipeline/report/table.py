@@ -172,6 +172,11 @@ def _beside(comparison: Comparison) -> list[str]:
             told.append(f"changed most: {shorten(', '.join(named), 200)}")
         if timed := summarise_timings(decision):
             told.append(timed)
+        if decision.attempt is not None:
+            told.append(
+                f"attempt {decision.attempt.number} on this test split; a rule passes by mistake with a "
+                f"probability of at most {decision.alpha_each:.4g}"
+            )
         if told:
             lines += [f"{shorten(str(decision.candidate), 80)}:", *(f"  {line}" for line in told)]
     return lines

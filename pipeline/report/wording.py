@@ -279,14 +279,18 @@ def describe_standing(candidate: Candidate) -> str:
 
 def describe_certainty(comparison: Comparison) -> list[str]:
     """Return what a pass is worth, once for each level at which finalists were judged."""
-    levels = sorted({(item.alpha, item.alpha_each, item.finalists) for item in comparison.judged})
+    levels = {
+        (item.alpha_each, item.attempt.describe(describe_value(item.alpha, "alpha", "proportion", 1)))
+        for item in comparison.judged
+        if item.attempt is not None
+    }
     return [
         "How sure is a pass: a candidate that breaks the limit of any blocking bounded rule passes with a "
         f"probability of at most {describe_value(each, 'alpha', 'proportion', 1)} "
-        f"({describe_value(alpha, 'alpha', 'proportion', 1)} shared by {count_of(finalists, 'finalist')}). "
+        f"({why}). "
         "For gaps and ratios between small groups, whose bounds are approximate, up to half as much again. "
         "Verdicts come from bounds, never from a point estimate."
-        for alpha, each, finalists in levels
+        for each, why in sorted(levels)
     ]
 
 

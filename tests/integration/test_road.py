@@ -72,6 +72,8 @@ def _copy_repository(folder: Path) -> None:
             target = folder / "clone" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
+    # Whoever ran the example here has shown its test split candidates already.
+    (folder / "clone" / "attempts.jsonl").write_text("")
     (folder / "home").mkdir()
     _git(folder, "init", "-q", "-b", "main")
     _git(folder, "add", "-A")
@@ -185,6 +187,52 @@ def test_policy_nobody_can_meet_blocks_and_registers_nothing(road: Path):
     _change(road / "clone/policy.yaml", "max: 0.001 ", "max: 0.8 ")
     assert _leangate(road, "run").returncode == 0
     assert _versions(road) == before
+
+
+def test_attempts_are_counted_once_and_known_bytes_are_free(road: Path):
+    clone = road / "clone"
+    ledger = clone / "attempts.jsonl"
+    assert _repro(road).returncode == 0
+    before = ledger.read_text()
+    [first] = [json.loads(line) for line in before.splitlines()]
+    decisions = [
+        json.loads((clone / f"artifacts/decisions/{slot}.json").read_text()) for slot in ("first", "second")
+    ]
+    assert [decision["attempt"]["number"] for decision in decisions] == [1, 2]
+    assert {decision["subject"]["candidate_sha256"] for decision in decisions} == set(first["candidates"])
+    assert (
+        f"attempt {decisions[1]['attempt']['number']} on this test split" in (road / "first.out").read_text()
+    )
+    # The other order: the same bytes in other slots.
+    _change(clone / "params.yaml", "slots: [first, second]", "slots: [second, first]")
+    assert _repro(road, "attempt").returncode == 0
+    assert ledger.read_text() == before
+    # One finalist less leaves those that are there what they were.
+    _change(clone / "params.yaml", "slots: [second, first]", "slots: [first]")
+    assert _repro(road, "attempt").returncode == 0
+    assert ledger.read_text() == before
+    _change(clone / "params.yaml", "slots: [first]", "slots: [first, second]")
+    # Other bytes: calibrated on fewer images.
+    _change(clone / "params.yaml", "max_examples: 512", "max_examples: 64")
+    done = _repro(road, "attempt")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = ledger.read_text().splitlines()
+    assert len(lines) == 2
+    assert ledger.read_text().startswith(before)
+    assert json.loads(lines[1])["first"] == 3
+    # And back: DVC has them all, and the count stays.
+    _change(clone / "params.yaml", "max_examples: 64", "max_examples: 512")
+    done = _repro(road)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ledger.read_text().splitlines() == lines
+    assert json.loads((clone / "artifacts/decisions/first.json").read_text()) == decisions[0]
+    kept = ledger.read_text()
+    ledger.write_text(lines[1] + "\n")
+    done = _leangate(road, "run")
+    assert done.returncode == 4
+    assert "attempts.jsonl line 1" in done.stderr
+    ledger.write_text(kept)
+    assert _repro(road).returncode == 0
 
 
 def test_wrong_files_are_refused_by_key_before_anything_runs(road: Path):

@@ -156,9 +156,9 @@ def climb(evidence: Evidence, harm: Harm, severity: float, draws: int, seed: int
     for _ in range(draws):
         drawn = _draw(evidence, harm, severity, random)
         # What its own rule does not pass is not promoted, whatever the others say: they need not be asked.
-        kept = decide(_CHECKS, drawn, alone, finalists=1).outcome is Outcome.PASSED
+        kept = decide(_CHECKS, drawn, alone, alpha=alone.alpha).outcome is Outcome.PASSED
         passed += kept
-        promoted += kept and decide(_CHECKS, drawn, whole, finalists=1).outcome is Outcome.PASSED
+        promoted += kept and decide(_CHECKS, drawn, whole, alpha=whole.alpha).outcome is Outcome.PASSED
         labels = drawn.examples.labels
         right = [
             np.mean(model.scores.argmax(axis=1) == labels) for model in (drawn.baseline, drawn.candidate)

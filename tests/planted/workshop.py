@@ -28,12 +28,14 @@ from checks.errors import PolicyError
 from checks.evidence import Evidence, Subject, read_evidence
 from checks.finding import Finding, Verdict
 from pipeline.data.dataset import data_digest
+from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_json
 from pipeline.gate import judge_slot
 from pipeline.layout import Layout
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, load_policy
 from pipeline.probes.tables import write_table
+from tests.evidence_files import write_attempt
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -177,6 +179,8 @@ class Project:
         if batch_size is not None:
             evaluate = params.evaluate.model_copy(update={"batch_size": batch_size})
             params = params.model_copy(update={"evaluate": evaluate})
+        candidate = sha256_file(self.layout.finalist(SLOT) / "model.onnx")
+        write_attempt(self.layout, SLOT, read_test_digest(self.layout.data), candidate)
         pipeline.evaluate.run(self.layout, params, slot=SLOT)
 
     def time(self, *, quiet: bool = False) -> None:
@@ -375,7 +379,7 @@ class Workshop:
         """Return a copy of the good project, evidence included."""
         project, good = self._fresh(), self.good.layout
         shutil.copytree(good.shortlist, project.layout.shortlist)
-        for folder in ("evidence", "timing"):
+        for folder in ("attempts", "evidence", "timing"):
             shutil.copytree(good.artifacts / folder, project.layout.artifacts / folder)
         return project
 

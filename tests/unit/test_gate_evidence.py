@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.gate import judge_slot
 from pipeline.policy_file import load_policy
-from tests.evidence_files import write_artifacts
+from tests.evidence_files import write_artifacts, write_attempt
 
 POLICY = """
 version: 1
@@ -179,6 +179,74 @@ def test_a_level_of_another_split_alone_is_known(made):
     outcome, said = _outcome(layout)
     assert outcome == "error"
     assert "data_sha256" in said  # the evidence was made from other data
+
+
+def _attempt_of(layout, **keys):
+    subject = json.loads((layout.attempt("first")).read_text())
+    write_attempt(
+        layout,
+        "first",
+        keys.pop("test_sha256", subject["test_sha256"]),
+        keys.pop("candidate_sha256", subject["candidate_sha256"]),
+        **keys,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layout: layout.attempt("first").unlink(), "attempts/first.json"),
+        (lambda layout: _attempt_of(layout, candidate_sha256="5" * 64), "the attempt of the candidate"),
+        (lambda layout: _attempt_of(layout, test_sha256="5" * 64), "the attempt of the test split"),
+        (
+            lambda layout: layout.attempt("first").write_text(
+                layout.attempt("first").read_text().replace('"attempt": 1', '"attempt": 0')
+            ),
+            "follows from its rounds",
+        ),
+    ],
+)
+def test_without_the_count_of_attempts_nothing_passes(made, change, message):
+    layout = made()
+    change(layout)
+    outcome, said = _outcome(layout)
+    assert outcome == "error"
+    assert message in said
+
+
+def test_evidence_of_another_test_split_than_the_datas_is_refused(made):
+    """Whoever writes another digest into evidence and record would count from one again."""
+    layout = made()
+    _edit(layout.evidence("first") / "examples.npz", lambda h, _: h.update(test_sha256="5" * 64))
+    _attempt_of(layout, test_sha256="5" * 64)
+    outcome, said = _outcome(layout)
+    assert outcome == "error"
+    assert "expected the test split" in said
+
+
+def test_every_attempt_is_charged_and_the_same_evidence_passes_no_more(made):
+    layout = made(losses=8)
+    levels = []
+    for before in (0, 1, 5):
+        _attempt_of(layout, before=before)
+        value = judge_slot(layout, "first", load_policy(layout.policy)).value
+        levels.append((value["attempt"]["number"], value["alpha_each"], value["outcome"]))
+    share = 0.05 * 6 / np.pi**2
+    assert [number for number, _, _ in levels] == [1, 2, 6]
+    assert [each for _, each, _ in levels] == pytest.approx([share, share / 4, share / 36])
+    assert [outcome for _, _, outcome in levels] == ["passed", "passed", "inconclusive"]
+
+
+def test_a_plan_of_attempts_shares_alpha_equally_and_ends(made):
+    layout = made()
+    layout.policy.write_text("attempts: {planned: 2}\n" + layout.policy.read_text())
+    _attempt_of(layout, before=1)
+    value = judge_slot(layout, "first", load_policy(layout.policy)).value
+    assert (value["outcome"], value["alpha_each"], value["attempt"]["planned"]) == ("passed", 0.025, 2)
+    _attempt_of(layout, before=2)
+    outcome, said = _outcome(layout)
+    assert outcome == "error"
+    assert "got attempt 3" in said
 
 
 @pytest.mark.parametrize("command", [["gate"], ["gate", "--json"], ["policy", "lint"]])

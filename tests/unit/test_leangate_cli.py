@@ -2,6 +2,7 @@
 """The command: help, exit codes, and one-sentence errors."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checks.attempts import next_round
+from checks.canonical import sha256_bytes
 from checks.finding import Verdict
+from checks.statistics.planning import n_min
 from leangate.cli import build_parser, main
+from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.stages import STAGES, run_stage
@@ -63,7 +68,7 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch, capsys):
         ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[12].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
         ("policy.yaml", "latency_ratio_b64", "latency_ratio_b32", "time.batch_sizes"),
-        ("params.yaml", "  sessions: 8", "  sessions: 7", "time.sessions 8 or more"),
+        ("params.yaml", "  sessions: 10", "  sessions: 7", "time.sessions 8 or more"),
         ("params.yaml", "  calls: 5", "  calls: 1", "time.calls 3 or more"),
         ("policy.yaml", "slices: [label]", "slices: [labl]", "prepare.slices"),
         ("policy.yaml", "slices: [label]", "slices: [label*slnt]", "slnt"),
@@ -136,7 +141,7 @@ def prepared(project, evidence, monkeypatch):
         examples = evidence(n, units=units).examples
         write_data(Layout(project), examples, **elsewhere)
         rows = rules or ("{id: overall, kind: bounded, metric: accuracy_change, margin: 0.02, reason: why}",)
-        text = "version: 1\nname: tested\nalpha: 0.05\nalpha_fail: 0.05\nrules:\n"
+        text = "version: 1\nname: tested\nalpha: 0.05\nalpha_fail: 0.05\nattempts: {planned: 2}\nrules:\n"
         (project / "policy.yaml").write_text(text + "".join(f"  - {row}\n" for row in rows))
         return project
 
@@ -154,10 +159,10 @@ def test_lint_shows_every_rule_and_slice_before_any_model(prepared, capsys):
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.startswith(("light", "gap"))]
     assert [row[:4] for row in rows] == [
-        ["light", "light=bright", "300", "59"],
-        ["light", "light=dim", "300", "59"],
-        ["light", "light=even", "300", "59"],
-        ["gap", "light", "300", "42"],
+        ["light", "light=bright", "300", "73"],
+        ["light", "light=dim", "300", "73"],
+        ["light", "light=even", "300", "73"],
+        ["gap", "light", "300", "50"],
     ]
     assert "900 test examples" in out
     assert "\x1b" not in out
@@ -167,11 +172,63 @@ def test_lint_shares_alpha_among_the_slots_of_params(prepared, capsys):
     prepared(LIGHT)
     assert main(["policy", "lint", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["finalists"] == 2
-    assert plan["alpha_each"] == 0.025
+    assert plan["attempts"]["next"] == [1, 2]
+    assert plan["alpha_each"] == plan["attempts"]["alpha_each"] == 0.025
     assert [row["n_min"] for row in plan["rows"]] == [73, 73, 73]
     assert all(0 < row["chance"] <= 1 for row in plan["rows"])
     assert plan["chance_of_all"][0] <= plan["chance_of_all"][1]
+
+
+def _shown(project, *sizes):
+    """Let the test split have been shown runs of so many candidates."""
+    split, rounds = read_test_digest(Layout(project).data), ()
+    for run, size in enumerate(sizes):
+        candidates = [sha256_bytes(f"{run} {index}".encode()) for index in range(size)]
+        rounds = (*rounds, next_round(rounds, split, candidates, "0" * 64))
+    Layout(project).attempts_file.write_text("".join(f"{entry.line}\n" for entry in rounds))
+
+
+def test_lint_tells_what_is_used_and_what_is_left(prepared, capsys):
+    project = prepared(LIGHT)
+    policy = project / "policy.yaml"
+    policy.write_text(policy.read_text().replace("attempts: {planned: 2}\n", ""))
+    assert main(["policy", "lint"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "shown no candidate yet. Next: attempts 1 to 2, at alpha 0.019 each." in out
+    _shown(project, 2, 1)
+    assert main(["policy", "lint", "--json", "--finalists", "1"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    attempts = plan["attempts"]
+    each = 0.05 * 6 / math.pi**2 / 16
+    assert (attempts["used"], attempts["runs"], attempts["next"]) == (3, 2, [4, 4])
+    assert attempts["alpha_each"] == plan["alpha_each"] == pytest.approx(each)
+    # Of 100 images a slice without a loss, at most this p: 0.95^300 or more passes no more.
+    closed = attempts["closed_from"]
+    least = [n_min(0.05, 0.05 * 6 / math.pi**2 / attempt**2) for attempt in (closed - 1, closed)]
+    assert least[0] <= 300 < least[1]
+
+
+def test_lint_counts_only_the_split_that_lies_here(prepared, capsys):
+    project = prepared(LIGHT)
+    _shown(project, 2)
+    prepared(LIGHT, n=901)
+    main(["policy", "lint"])
+    assert "shown no candidate yet" in capsys.readouterr().out
+
+
+def test_lint_of_a_plan_that_is_used_up_asks_for_a_fresh_split(prepared, capsys):
+    _shown(prepared(LIGHT), 2)
+    assert main(["policy", "lint"]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "shown 2 candidates, in 1 run. The policy plans no attempt 3: take a fresh test split." in out
+    assert main(["policy", "lint", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["attempts"]["alpha_each"] == 0
+
+
+def test_lint_without_the_attempts_file_says_so(prepared, capsys):
+    (prepared(LIGHT) / "attempts.jsonl").unlink()
+    assert main(["policy", "lint"]) == 4
+    assert "attempts.jsonl" in capsys.readouterr().err
 
 
 def test_lint_of_a_policy_that_cannot_pass_says_which_slice_lacks_what(prepared, capsys):

@@ -142,7 +142,7 @@ class Population:
 
 def _decide(name, population):
     file = _policy(name)
-    return decide(file.checks, population.build(), file.policy, finalists=1)
+    return decide(file.checks, population.build(), file.policy, alpha=file.policy.alpha)
 
 
 def _verdicts(name, population, rule):
@@ -150,7 +150,9 @@ def _verdicts(name, population, rule):
     file = _policy(name)
     [wanted] = [entry for entry in file.policy.rules if entry.id == rule]
     [check] = [entry for entry in file.checks if look_up(wanted.metric, entry.metrics)]
-    decision = decide([check], population.build(), replace(file.policy, rules=(wanted,)), finalists=1)
+    decision = decide(
+        [check], population.build(), replace(file.policy, rules=(wanted,)), alpha=file.policy.alpha
+    )
     return {finding.verdict for finding in decision.findings}
 
 
@@ -275,9 +277,9 @@ def test_the_commented_operating_point_is_a_policy_once_it_is_taken_in(evidence,
     assert len(rules) == 3
     population = Population(evidence, "medical")
     policy = replace(file.policy, rules=rules)
-    assert decide(file.checks, population.build(), policy, finalists=1).outcome is Outcome.PASSED
+    assert decide(file.checks, population.build(), policy, alpha=policy.alpha).outcome is Outcome.PASSED
     population.lose(population.where(sex="male", label=1), 0.2)
-    decision = decide(file.checks, population.build(), policy, finalists=1)
+    decision = decide(file.checks, population.build(), policy, alpha=policy.alpha)
     failed = {(f.rule.id, f.subject) for f in decision.findings if f.verdict is Verdict.FAIL}
     assert ("sensitivity-at-threshold", "sex=male for screening") in failed
     assert not any(subject.startswith("sex=female") for _, subject in failed)

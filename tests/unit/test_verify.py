@@ -91,7 +91,7 @@ def _fewer_examples(value):
 
 
 def _other_alpha(value):
-    value["finalists"] = 2
+    value["alpha_each"] = 0.05
 
 
 def _without_a_finding(value):
@@ -129,6 +129,35 @@ def test_evidence_that_was_changed_with_every_digest_mended_changes_the_verdicts
     _mend(bundle)
     with pytest.raises(EvidenceError):
         list(verify_bundle(bundle))
+
+
+def _earlier(value):
+    value["candidate_sha256"], value["rounds"][0]["candidates"] = (
+        value["rounds"][0]["candidates"][0],
+        value["rounds"][0]["candidates"][:1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_earlier, "decision"),  # alone in its run, so with more of alpha
+        (lambda value: value.update(attempt=2), "attempts.json"),
+        (lambda value: value.update(test_sha256="5" * 64), "attempts.json"),
+        (lambda value: value["rounds"][0].update(test_sha256="5" * 64), "attempts.json"),
+    ],
+)
+def test_a_count_of_attempts_that_is_not_the_decisions_is_found(bundle, change, message):
+    _edit(bundle / "records" / "attempts.json", change)
+    _mend(bundle)
+    with pytest.raises(EvidenceError, match=message):
+        list(verify_bundle(bundle))
+
+
+def test_the_card_says_which_attempt_it_was(bundle):
+    card = " ".join((bundle / "MODEL_CARD.md").read_text().split())
+    assert "attempt 1 on this test split" in card
+    assert "0.019" in card
 
 
 def test_costs_that_are_not_those_of_the_files_are_found(bundle):

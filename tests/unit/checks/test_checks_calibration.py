@@ -149,7 +149,7 @@ def _judge(evidence, **rule):
     rules = [{"id": "r", "kind": "bounded", "metric": "brier_change", "reason": "why", **rule}]
     raw = {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": rules}
     policy = parse_policy(raw, CalibrationCheck().metrics)
-    return decide([CalibrationCheck()], evidence, policy, finalists=1)
+    return decide([CalibrationCheck()], evidence, policy, alpha=policy.alpha)
 
 
 def test_over_confidence_is_blocked_where_accuracy_is_equal(scored):

@@ -602,11 +602,12 @@ def policy_of(*rules, alpha=ALPHA, alpha_fail=0.05, points=()):
     return Policy("p", alpha, alpha_fail, tuple(rules), operating_points=tuple(points))
 
 
-def judged(measurements, *rules, levels=None, broken=None, classes=(), finalists=1, same_file=False, **keys):
+def judged(measurements, *rules, levels=None, broken=None, classes=(), share=1, same_file=False, **keys):
+    policy = policy_of(*rules, **keys)
     return judge(
         measurements,
-        policy_of(*rules, **keys),
-        finalists=finalists,
+        policy,
+        alpha=policy.alpha * share,
         levels=levels or {"s": ("a", "b"), "t": ("x", "y")},
         broken=broken or {},
         classes=classes,
@@ -833,7 +834,7 @@ def test_parents_answer_for_the_classes_they_judge(asked, answered, listed):
     cells = rule_of(Method.PAIRED_EXACT, 0.10, slices=("s*t",), per="class", targets=asked)
     parents = rule_of(Method.PAIRED_EXACT, 0.05, id="p", slices=("s", "t"), per="class", targets=answered)
     entries = [changed(0, 0, 25, where=Slice("s*t", "a*x"), target=name) for name in asked or ("a", "b")]
-    found = judge(entries, policy_of(cells, parents), finalists=1, broken={}, classes=("a", "b"),
+    found = judge(entries, policy_of(cells, parents), alpha=ALPHA, broken={}, classes=("a", "b"),
                   levels={"s*t": ("a*x",), "s": ("a",), "t": ("x",)})  # fmt: skip
     assert {f.listed for f in found if f.rule is cells and f.measurement} == {listed}
 
@@ -856,7 +857,7 @@ def test_parents_answer_if_they_are_as_strict(limit, own, theirs, listed):
     entry = changed(0, 0, 25) if limit == "margin" else shared(28, 28)
     entry = dataclasses.replace(entry, slice=Slice("s*t", "a*x"))
     levels = {"s*t": ("a*x",), "s": ("a",), "t": ("x",)}
-    found = judge([entry], policy_of(cells, parents), finalists=1, broken={}, levels=levels)
+    found = judge([entry], policy_of(cells, parents), alpha=ALPHA, broken={}, levels=levels)
     assert {f.listed for f in found if f.rule is cells and f.measurement} == {listed}
 
 
@@ -888,7 +889,7 @@ def test_ten_examples_can_just_prove_what_ten_can(limit, value):
 def test_a_combination_that_no_parent_answers_for_keeps_the_gate_closed(change):
     cells = rule_of(Method.PAIRED_EXACT, 0.10, slices=("s*t",))
     parents = dataclasses.replace(rule_of(Method.PAIRED_EXACT, 0.05, id="p", slices=("s", "t")), **change)
-    found = judge([_cell(5, 25)], policy_of(cells, parents), finalists=1, broken={}, classes=("a",),
+    found = judge([_cell(5, 25)], policy_of(cells, parents), alpha=ALPHA, broken={}, classes=("a",),
                   levels={"s*t": ("a*x",), "s": ("a",), "t": ("x", "y")})  # fmt: skip
     [cell] = [finding for finding in found if finding.rule is cells and finding.measurement]
     assert cell.verdict is Verdict.INCONCLUSIVE
@@ -911,11 +912,11 @@ def test_a_measurement_that_breaks_its_contract_is_an_error_of_its_rule_alone():
     assert verdicts(found) == ["ERROR", "PASS"]
 
 
-def test_finalists_share_alpha():
+def test_a_share_of_alpha_is_what_is_judged_at():
     # (9, 2, 700): p = .0427 for a margin of .02, enough alone, not for one of two.
     rule = rule_of(Method.PAIRED_EXACT, 0.02)
     assert verdicts(judged([changed(9, 2, 700)], rule)) == ["PASS"]
-    assert verdicts(judged([changed(9, 2, 700)], rule, finalists=2)) == ["INCONCLUSIVE"]
+    assert verdicts(judged([changed(9, 2, 700)], rule, share=0.5)) == ["INCONCLUSIVE"]
 
 
 # --- the decision ------------------------------------------------------------------------------------------
@@ -940,10 +941,15 @@ def test_only_pass_and_no_finding_open():
     assert combine([]) is Outcome.ERROR
 
 
-@pytest.mark.parametrize(("finalists", "each"), [(0, 0.05), (1, 0.05), (2, 0.025)])
-def test_an_empty_slot_is_closed_at_its_share_of_alpha(finalists, each):
-    value = absent(policy_of(CHANGE), finalists=finalists)
-    assert (value["outcome"], value["open"], value["alpha_each"]) == ("absent", False, each)
+def test_an_empty_slot_is_closed_and_may_err_nowhere():
+    value = absent()
+    assert (value["outcome"], value["open"], value["alpha_each"]) == ("absent", False, 0.0)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.01, float("nan")])
+def test_an_error_that_nobody_granted_is_refused(share):
+    with pytest.raises(ValueError, match=r"expected alpha in \(0, 0.05\]"):
+        judged([changed(9, 2, 700)], CHANGE, share=share)
 
 
 def test_a_decision_keeps_what_was_asked_for_and_opens_on_proof(evidence):
@@ -965,7 +971,7 @@ def test_a_decision_keeps_what_was_asked_for_and_opens_on_proof(evidence):
     }
     del asked["margin"]
     plain, searching = (
-        decide(checks, evidence(300), parse_policy(value | {"rules": rules}, metrics_of(checks)), finalists=1)
+        decide(checks, evidence(300), parse_policy(value | {"rules": rules}, metrics_of(checks)), alpha=ALPHA)
         for rules in ([rule], [rule, asked])
     )
     assert plain.open
@@ -977,7 +983,7 @@ def test_a_decision_keeps_what_was_asked_for_and_opens_on_proof(evidence):
         checks,
         evidence(300, losses=60),
         parse_policy(value | {"rules": [rule]}, metrics_of(checks)),
-        finalists=1,
+        alpha=ALPHA,
     )
     assert not harmed.open
     assert json.loads(json.dumps(harmed.to_json(), allow_nan=False))["open"] is False

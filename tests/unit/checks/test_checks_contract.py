@@ -152,7 +152,7 @@ def _judge(evidence, **rule):
     checks = built_in_checks()
     value = {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05}
     value["rules"] = [{"id": "r", "kind": "assert", "reason": "why", **rule}]
-    [finding] = decide(checks, evidence, parse_policy(value, metrics_of(checks)), finalists=1).findings
+    [finding] = decide(checks, evidence, parse_policy(value, metrics_of(checks)), alpha=0.05).findings
     return finding
 
 

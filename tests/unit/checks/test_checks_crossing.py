@@ -38,7 +38,7 @@ def test_a_policy_that_crosses_attributes_is_decided(decided):
     raw["rules"] = [rule, rule | {"id": "crossed", "slices": ["sex", "sex*age"]}]
     policy = parse_policy(raw, metrics_of(built_in_checks()))
     evidence = _columns(decided, sex=["f", "m"] * 50, age=["y", "o"] * 50)
-    found = decide(built_in_checks(), evidence, policy, finalists=1).findings
+    found = decide(built_in_checks(), evidence, policy, alpha=policy.alpha).findings
     assert [str(finding.verdict) for finding in found] == ["PASS"] * 5
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_exist_is_named_with_its_rule(decided, crossing):
     policy = parse_policy(raw, metrics_of(built_in_checks()), "other.yaml")
     evidence = _columns(decided, sex=["f", "m"] * 50, age=["y", "o"] * 50)
     with pytest.raises(PolicyError) as caught:
-        decide(built_in_checks(), evidence, policy, finalists=1)
+        decide(built_in_checks(), evidence, policy, alpha=policy.alpha)
     assert caught.value.where == "other.yaml rules[1].slices"
 
 
@@ -84,6 +84,6 @@ def test_only_what_rules_ask_for_is_compared(decided, slices, classes, compared)
         {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": [raw]},
         FairnessCheck().metrics,
     )
-    decision = decide([Counting()], evidence, policy, finalists=1)
+    decision = decide([Counting()], evidence, policy, alpha=policy.alpha)
     assert asked == [("true_positive_rate_gap", *entry) for entry in compared]
     assert {str(finding.verdict) for finding in decision.findings} == {"PASS"}

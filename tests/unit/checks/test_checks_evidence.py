@@ -13,6 +13,7 @@ from checks.evidence import Providers, Subject, read_evidence
 SUBJECT = Subject("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 CPU = ["CPUExecutionProvider"]
 MODELS = ("baseline", "candidate")
+TEST = "7" * 64
 
 
 def _save(path, header, arrays):
@@ -28,7 +29,7 @@ def _tables(evidence):
     examples, attacks, timing = evidence.examples, evidence.attacks, evidence.timing
     tables = {
         "examples": (
-            {"schema": "leangate/examples/1", "classes": list(examples.classes), **data}
+            {"schema": "leangate/examples/1", "classes": list(examples.classes), "test_sha256": TEST, **data}
             | {"levels": {name: list(levels) for name, levels in examples.levels.items()}},
             {"ids": examples.ids, "units": examples.units, "labels": examples.labels}
             | {f"slice:{name}": column for name, column in examples.columns.items()},
@@ -101,6 +102,7 @@ def test_everything_is_read_back(write):
     written = write(energy=0.5)
     want, came = written.evidence, written.read()
     assert came.subject == SUBJECT
+    assert came.examples.test_sha256 == TEST
     assert came.examples.ids.tolist() == want.examples.ids.tolist()
     assert came.baseline.output == "logits"
     assert came.candidate.providers == Providers(tuple(CPU), tuple(CPU))
@@ -266,6 +268,10 @@ def test_batch_sizes_are_whole_numbers_each_once(write, sizes):
 def test_evidence_of_something_else_is_refused(write, table):
     for field in [name for name in write().tables[table][0] if name.endswith("sha256")]:
         written = write()
+        if (
+            field == "test_sha256"
+        ):  # no part of the subject: the gate holds it against the data and the attempt
+            continue
         written.tables[table][0][field] = "e" * 64
         assert "something else" in _hint(written)
 

@@ -262,7 +262,7 @@ def _judge(evidence, **rule):
     rules = [{"id": "r", "kind": "bounded", "reason": "why", "slices": ["sex"], **rule}]
     raw = {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": rules}
     policy = parse_policy(raw, FairnessCheck().metrics)
-    return decide([FairnessCheck()], evidence, policy, finalists=1)
+    return decide([FairnessCheck()], evidence, policy, alpha=policy.alpha)
 
 
 def test_four_fifths_is_proven_or_not(decided):

@@ -23,7 +23,7 @@ def _measure(evidence):
 def _judge(evidence, *rules):
     rows = [{"id": f"r{index}", "reason": "why", **rule} for index, rule in enumerate(rules)]
     raw = {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": rows}
-    return decide([FlipsCheck()], evidence, parse_policy(raw, FlipsCheck().metrics), finalists=1)
+    return decide([FlipsCheck()], evidence, parse_policy(raw, FlipsCheck().metrics), alpha=0.05)
 
 
 def test_rates_by_hand(decided):

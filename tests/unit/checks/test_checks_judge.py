@@ -44,8 +44,8 @@ FAST = _bounded("latency_ratio_b64", max=1.0, control_tolerance=0.05)
 SMALL = _assert("bytes_ratio", max=0.5)
 
 
-def _decide(evidence, *rules, finalists=1, alpha=0.05):
-    return decide(CHECKS, evidence, _policy(*rules, alpha=alpha), finalists=finalists)
+def _decide(evidence, *rules, alpha=0.05, share=1):
+    return decide(CHECKS, evidence, _policy(*rules, alpha=alpha), alpha=alpha * share)
 
 
 def _verdicts(decision):
@@ -75,10 +75,10 @@ def test_smallest_size_that_can_pass_does(evidence):
     assert _decide(evidence(149), OVERALL).outcome is Outcome.PASSED
 
 
-def test_finalists_share_alpha(evidence):
+def test_a_share_of_alpha_is_what_is_judged_at(evidence):
     # (9, 2, 700): p = .0427 for a margin of .02, enough alone, not for one of two.
     subject = evidence(700, losses=9, gains=2)
-    alone, shared = _decide(subject, OVERALL), _decide(subject, OVERALL, finalists=2)
+    alone, shared = _decide(subject, OVERALL), _decide(subject, OVERALL, share=0.5)
     assert alone.findings[0].p == pytest.approx(shared.findings[0].p, abs=1e-3)
     assert 0.025 < alone.findings[0].p < 0.05
     assert alone.outcome is Outcome.PASSED
@@ -118,7 +118,7 @@ def test_added_disparity_is_the_bound_of_every_ordered_pair(evidence):
     """One finding an attribute, and it passes exactly when each pair alone would."""
     from checks.statistics.disparity import mover_tango_upper
 
-    decision = _decide(evidence(900, level_losses={"dim": 9, "even": 3}), GAPS, finalists=2)
+    decision = _decide(evidence(900, level_losses={"dim": 9, "even": 3}), GAPS, share=0.5)
     [finding] = decision.findings
     counts = {"dim": (9, 0, 300), "even": (3, 0, 300), "bright": (0, 0, 300)}
     bounds = {
@@ -286,7 +286,7 @@ def test_fail_is_claimed_family_wise():
 
     def fails(*rows):
         levels = {"s": [row.slice.level for row in rows]}
-        findings = judge(rows, policy, finalists=1, levels=levels, broken={})
+        findings = judge(rows, policy, alpha=policy.alpha, levels=levels, broken={})
         return [f.measurement.slice.level for f in findings if f.verdict is Verdict.FAIL]
 
     assert fails(harmed) == ["a"]

@@ -28,7 +28,7 @@ def _policy(**rule):
 
 
 def _judge(evidence, **rule):
-    return decide(CHECKS, evidence, _policy(**rule), finalists=1)
+    return decide(CHECKS, evidence, _policy(**rule), alpha=0.05)
 
 
 def _with_calls(evidence, vary, calls):

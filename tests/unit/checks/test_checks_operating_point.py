@@ -163,7 +163,7 @@ def test_lost_sensitivity_is_blocked_where_accuracy_gained(decided):
     def verdict(**rule):
         policy = parse_policy(_raw(**rule), OperatingPointCheck().metrics)
         check = OperatingPointCheck(policy.operating_points)
-        return decide([check], evidence, policy, finalists=1)
+        return decide([check], evidence, policy, alpha=policy.alpha)
 
     assert verdict(metric="sensitivity_change", margin=0.05).findings[0].verdict is Verdict.FAIL
     assert verdict(metric="specificity_change", margin=0.05).outcome is Outcome.PASSED

@@ -50,13 +50,13 @@ def _effort(examples, *, attacked=500, sessions=8, calls=50, batch_sizes=(1, 64)
     return Effort(examples.ids[:attacked], ATTACKS, batch_sizes, sessions, calls)
 
 
-def _plan(examples, *rules, churn=0.02, finalists=1, effort=None, **keys):
+def _plan(examples, *rules, churn=0.02, share=1, effort=None, **keys):
     policy = _policy(*rules, **keys)
     return plan_policy(
         built_in_checks(policy.operating_points),
         examples,
         policy,
-        finalists=finalists,
+        alpha=policy.alpha * share,
         effort=effort or _effort(examples),
         churn=churn,
     )
@@ -80,8 +80,8 @@ def test_a_row_a_slice_with_its_units_and_chance():
     assert plan.impossible == ()
 
 
-def test_finalists_share_alpha():
-    [row] = _plan(_examples(900), CHANGE, finalists=2).rows
+def test_a_share_of_alpha_is_what_is_planned_at():
+    [row] = _plan(_examples(900), CHANGE, share=0.5).rows
     assert row.prospect.n_min == n_min(0.02, 0.025) > 149
     assert row.prospect.chance == power(900, 0.02, 0.02, 0.025)
 
@@ -117,7 +117,7 @@ def test_the_fewest_units_are_those_that_the_judge_asks_for(decided, rule):
     def passes(count, shape):
         labels, light = shape(count)
         evidence = decided(labels, labels, labels, columns={"light": light})
-        decision = decide(CHECKS, evidence, policy, finalists=1)
+        decision = decide(CHECKS, evidence, policy, alpha=policy.alpha)
         return {finding.verdict for finding in decision.findings} == {Verdict.PASS}
 
     def shape(count):
@@ -353,7 +353,7 @@ def test_a_check_that_needs_a_model_cannot_be_planned_and_says_so():
         metrics_of(checks),
     )
     examples = _examples(900)
-    plan = plan_policy(checks, examples, policy, finalists=1, effort=_effort(examples), churn=0.02)
+    plan = plan_policy(checks, examples, policy, alpha=policy.alpha, effort=_effort(examples), churn=0.02)
     assert [row.standing for row in plan.rows] == [Standing.UNKNOWN]
     assert "timing" in plan.rows[0].message
     assert plan.impossible == ()

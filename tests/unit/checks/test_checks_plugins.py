@@ -176,14 +176,14 @@ def test_its_metrics_are_judged_like_any_other(install, evidence):
     install("leangate-extra", GOOD)
     checks = _load("extra")
     policy = parse_policy(POLICY, metrics_of(checks))
-    assert decide(checks, evidence(900), policy, finalists=1).outcome is Outcome.PASSED
-    assert decide(checks, evidence(899), policy, finalists=1).outcome is Outcome.BLOCKED
+    assert decide(checks, evidence(900), policy, alpha=policy.alpha).outcome is Outcome.PASSED
+    assert decide(checks, evidence(899), policy, alpha=policy.alpha).outcome is Outcome.BLOCKED
 
 
 def test_what_it_returns_undeclared_or_broken_is_an_error_and_never_a_pass(install, evidence):
     install("leangate-extra", GOOD.replace('Measurement("extra_count"', 'Measurement("accuracy_change"'))
     checks = _load("extra")
-    decision = decide(checks, evidence(900), parse_policy(POLICY, metrics_of(checks)), finalists=1)
+    decision = decide(checks, evidence(900), parse_policy(POLICY, metrics_of(checks)), alpha=0.05)
     assert decision.outcome is Outcome.ERROR
     assert decision.findings[0].verdict is Verdict.ERROR
     assert "check extra" in decision.findings[0].message

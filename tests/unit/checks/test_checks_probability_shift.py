@@ -58,7 +58,7 @@ def _verdict(evidence, margin):
     policy = parse_policy(
         {"version": 1, "name": "p", "alpha": 0.05, "alpha_fail": 0.05, "rules": [rule]}, check.metrics
     )
-    [finding] = decide([check], evidence, policy, finalists=1).findings
+    [finding] = decide([check], evidence, policy, alpha=policy.alpha).findings
     return str(finding.verdict)
 
 

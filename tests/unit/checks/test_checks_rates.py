@@ -32,7 +32,7 @@ def _policy(**rule):
 
 
 def _judge(evidence, **rule):
-    return decide([RatesCheck()], evidence, _policy(**rule), finalists=1)
+    return decide([RatesCheck()], evidence, _policy(**rule), alpha=0.05)
 
 
 def test_values_are_those_of_scikit_learn(decided):

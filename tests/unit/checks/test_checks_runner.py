@@ -63,7 +63,7 @@ BOTH = parse_policy(
 
 
 def test_a_good_check_is_judged(evidence):
-    assert decide([Check([_measurement()])], evidence(), POLICY, finalists=1).outcome is Outcome.PASSED
+    assert decide([Check([_measurement()])], evidence(), POLICY, alpha=POLICY.alpha).outcome is Outcome.PASSED
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_good_check_is_judged(evidence):
     ids=repr,
 )
 def test_a_broken_check_is_an_error(evidence, returned):
-    decision = decide([Check(returned)], evidence(), POLICY, finalists=1)
+    decision = decide([Check(returned)], evidence(), POLICY, alpha=POLICY.alpha)
     assert [finding.verdict for finding in decision.findings] == [Verdict.ERROR]
     assert decision.outcome is Outcome.ERROR
     assert "mine" in decision.findings[0].message
@@ -109,7 +109,10 @@ def test_other_checks_go_on_when_one_breaks(evidence):
 
 def test_a_policy_error_of_somebody_elses_check_is_an_error_like_any_other(evidence):
     found = decide(
-        [Check([_measurement()]), Named(PolicyError("not yours to raise"))], evidence(), BOTH, finalists=1
+        [Check([_measurement()]), Named(PolicyError("not yours to raise"))],
+        evidence(),
+        BOTH,
+        alpha=BOTH.alpha,
     )
     assert found.outcome is Outcome.ERROR
     assert "not yours to raise" in found.findings[1].message
@@ -123,7 +126,7 @@ def test_a_check_cannot_change_what_others_measured(evidence):
 
     seen = evidence()
     before = seen.timing.candidate_calls_ms.copy()
-    found = decide([Check([_measurement()]), Greedy(None)], seen, BOTH, finalists=1)
+    found = decide([Check([_measurement()]), Greedy(None)], seen, BOTH, alpha=BOTH.alpha)
     assert found.findings[1].verdict is Verdict.ERROR
     assert "read-only" in found.findings[1].message
     assert (seen.timing.candidate_calls_ms == before).all()
@@ -135,7 +138,7 @@ def test_outcomes_that_checks_share_cannot_be_changed(evidence):
             join_outcomes(evidence).candidate_class[:] = 0
             return [_measurement("other")]
 
-    found = decide([Check([_measurement()]), Forging(None)], evidence(), BOTH, finalists=1)
+    found = decide([Check([_measurement()]), Forging(None)], evidence(), BOTH, alpha=BOTH.alpha)
     assert found.findings[1].verdict is Verdict.ERROR
     assert "read-only" in found.findings[1].message
 
@@ -159,7 +162,7 @@ def test_bounds_that_break_are_an_error_of_their_rule_alone(evidence, raised):
         statistics={"largest_harm": 1.0}, bounds=bounds,
     )  # fmt: skip
     checks = [Bounding([entry]), Named([_measurement("other")])]
-    found = decide(checks, evidence(), policy, finalists=1).findings
+    found = decide(checks, evidence(), policy, alpha=policy.alpha).findings
     assert [finding.verdict for finding in found] == [Verdict.ERROR, Verdict.PASS]
 
 
@@ -187,5 +190,5 @@ def test_bounds_that_are_none_pass_nothing(evidence, method, low, high, verdict)
         "mine", OVERALL, 0.5, (0.0, 1.0), 900, "1", method, harm="rise",
         statistics={"largest_harm": 1.0}, bounds=lambda _: (low, high),
     )  # fmt: skip
-    [finding] = decide([Bounding([entry])], evidence(), policy, finalists=1).findings
+    [finding] = decide([Bounding([entry])], evidence(), policy, alpha=policy.alpha).findings
     assert finding.verdict is verdict

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from checks.statistics.attempts import attempt_alpha
+from checks.statistics.attempts import attempt_alpha, shared_alpha
 from checks.statistics.multiplicity import holm, holm_adjusted
 
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -51,6 +51,34 @@ def test_attempts_share_the_error():
     assert sum(shares) == pytest.approx(0.05 * (1 - 6 / (pi * pi * 3000.5)), rel=1e-6)
     assert shares[0] == pytest.approx(0.0303964, abs=5e-8)
     assert shares[1] == pytest.approx(shares[0] / 4)
+
+
+def test_planned_attempts_have_equal_shares_and_those_beyond_have_none():
+    assert [attempt_alpha(0.05, attempt, 4) for attempt in range(1, 7)] == [0.0125] * 4 + [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"expected planned .*got 0"):
+        attempt_alpha(0.05, 1, 0)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    st.floats(0.001, 0.5),
+    st.none() | st.integers(1, 60),
+)
+@few
+def test_runs_of_any_size_never_spend_more_than_alpha(sizes, alpha, planned):
+    spent, first = 0.0, 1
+    for size in sizes:
+        spent += size * shared_alpha(alpha, first, first + size - 1, planned)
+        first += size
+    assert spent <= alpha * (1 + 1e-12)
+
+
+def test_attempts_of_one_run_share_what_each_had():
+    assert shared_alpha(0.05, 1, 1) == attempt_alpha(0.05, 1)
+    assert shared_alpha(0.05, 1, 2) == pytest.approx(0.05 * 6 / pi**2 * (1 + 1 / 4) / 2)
+    assert shared_alpha(0.05, 3, 5, 4) == pytest.approx(0.05 / 4 * 2 / 3)
+    with pytest.raises(ValueError, match=r"expected last .*got 2"):
+        shared_alpha(0.05, 3, 2)
 
 
 @pytest.mark.parametrize(

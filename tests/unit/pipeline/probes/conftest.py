@@ -15,9 +15,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from checks.canonical import sha256_file
+from pipeline.data.dataset import content_digest
+from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Attack, Evaluate, Params, Time, load_params
+from tests.evidence_files import write_attempt
 
 FLOAT = onnx.TensorProto.FLOAT
 WriteOnnx = Callable[..., Path]
@@ -215,6 +218,12 @@ class Project:
         sha256 = sha256_file(self.finalist / "model.onnx")
         self.edit_record(self.finalist, sha256=sha256)
         self.edit_entry(sha256=sha256)
+        self.enter_attempt()
+
+    def enter_attempt(self) -> None:
+        """Write down that the test split is about to be shown the candidate's file as it is now."""
+        sha256 = sha256_file(self.finalist / "model.onnx")
+        write_attempt(self.layout, "first", read_test_digest(self.layout.data), sha256)
 
     def edit_record(self, folder: Path, **changes: Any) -> None:
         """Change keys of a `model.json`."""
@@ -252,6 +261,8 @@ def _write_data(folder: Path) -> None:
     frame.to_parquet(folder / "manifest.parquet")
     np.savez(folder / "examples.npz", pixels=pixels, ids=np.array(ids))
     facts = {"schema": "leangate/data/1", "classes": ["low", "high"], "pixel_max": 16, "shape": [1, 8, 8]}
+    tested = split == "test"
+    facts["test_sha256"] = content_digest(pixels[tested], frame["label"][tested].tolist())
     splits = {name: int((split == name).sum()) for name in dict.fromkeys(split.tolist())}
     write_json(
         folder / "data.json", facts | {"rows": count, "slices": ["light"], "sources": [], "splits": splits}
@@ -279,6 +290,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     entry["sha256"] = sha256_file(project.finalist / "model.onnx")
     entry["baseline_sha256"] = sha256_file(project.baseline / "model.onnx")
     write_json(project.finalist / "finalist.json", entry)
+    project.enter_attempt()
     empty = project.layout.finalist("second")
     empty.mkdir()
     write_json(

@@ -57,7 +57,7 @@ def _case(make: Any, decision: Decision) -> Any:
 def test_real_decision_is_drawn_whole(
     make: Any, page_of: Any, evidence: Any, policy: Policy, defect: Any, outcome: str, title: str
 ) -> None:
-    decision = decide(built_in_checks(), evidence(**defect), policy, finalists=1)
+    decision = decide(built_in_checks(), evidence(**defect), policy, alpha=policy.alpha)
     assert decision.outcome == outcome
     page = page_of(_case(make, decision))
     assert page.all("h1")[0].text == title
@@ -71,7 +71,7 @@ def test_real_decision_is_drawn_whole(
 
 
 def test_limits_are_told_with_their_direction(make: Any, page_of: Any, evidence: Any, policy: Policy) -> None:
-    decision = decide(built_in_checks(), evidence(), policy, finalists=1)
+    decision = decide(built_in_checks(), evidence(), policy, alpha=policy.alpha)
     page = page_of(_case(make, decision))
     limits, rule = {}, ""
     for row in page.one("article", id="finalist-first").all("tr")[1:]:
@@ -93,9 +93,7 @@ def test_limits_are_told_with_their_direction(make: Any, page_of: Any, evidence:
 def test_evidence_that_could_not_be_read_is_told_rule_by_rule(
     make: Any, page_of: Any, policy: Policy
 ) -> None:
-    decision = decide_unreadable(
-        policy, EvidenceError("expected ids, got none", where="scores.npz"), finalists=1
-    )
+    decision = decide_unreadable(policy, EvidenceError("expected ids, got none", where="scores.npz"))
     case = _case(make, decision)
     case.decision().update(subject=None, evidence={})
     page = page_of(case)

@@ -34,6 +34,7 @@ def test_the_file_keeps_every_line_and_gains_the_recipes(project):
     assert lost == ["  variants: [dense, half, third]"]
     assert params.train == old.train
     assert sorted(entry.name for entry in project.iterdir()) == [
+        "attempts.jsonl",
         "dvc.yaml",
         "examples",
         "params.yaml",
