@@ -5,6 +5,7 @@ import base64
 import importlib
 import json
 import shutil
+import tomllib
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -752,3 +753,11 @@ def test_an_inconclusive_decision_opens_too(layout, keys):
         _stages(layout)
     _sign(layout, keys, _value(layout, "overall"))
     assert _stages(layout)["outcome"] == "waived"
+
+
+def test_the_schemas_ship_with_the_code():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setup["package-data"]["pipeline.attestation"]
+    shipped = {path for pattern in patterns for path in SCHEMAS.parent.glob(pattern)}
+    assert set(SCHEMAS.iterdir()) <= shipped
+    assert {path.name for path in shipped} >= {"gate-evidence.json", "waiver.json"}
