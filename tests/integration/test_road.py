@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from pipeline.attestation.keys import make_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -233,6 +236,36 @@ def test_attempts_are_counted_once_and_known_bytes_are_free(road: Path):
     assert "attempts.jsonl line 1" in done.stderr
     ledger.write_text(kept)
     assert _repro(road).returncode == 0
+
+
+def test_what_an_approver_waives_ships_and_says_so(road: Path):
+    clone = road / "clone"
+    policy, kept = clone / "policy.yaml", (clone / "policy.yaml").read_text()
+    key_id = make_keys(road / "approver")
+    _change(policy, "\nrules:\n", f'\nwaivers: {{approvers: ["{key_id}"], max_days: 30}}\n\nrules:\n')
+    _change(policy, "max: 0.8 ", "waivable: true\n    max: 0.001 ")
+    assert _leangate(road, "run").returncode == 1
+    until = (datetime.now(UTC).date() + timedelta(days=7)).isoformat()
+    words = ("--rule", "smaller", "--slice", "overall", "--reason", "Nothing can be that small.")
+    words += ("--approver", "Risk owner", "--until", until)
+    for slot in ("first", "second"):
+        signing = {"LEANGATE_SIGNING_KEY": str(road / "approver" / "leangate.key")}
+        done = _run([sys.executable, "-m", "leangate", "waive", *words, "--slot", slot], road, **signing)
+        assert done.returncode == 0, done.stderr
+    done = _leangate(road, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ships, waived" in done.stdout
+    assert f"FAIL smaller on overall, until {until} by Risk owner" in done.stdout
+    assert "models:/leangate-digits@challenger" in done.stdout
+    bundle = clone / "artifacts" / "bundle"
+    done = _leangate(road, "verify", str(bundle))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "waivers" in done.stdout
+    assert "## Waivers" in (bundle / "MODEL_CARD.md").read_text()
+    policy.write_text(kept)
+    (clone / "waivers.jsonl").write_text("")
+    assert _leangate(road, "run").returncode == 0
+    assert "## Waivers" not in (bundle / "MODEL_CARD.md").read_text()
 
 
 def test_wrong_files_are_refused_by_key_before_anything_runs(road: Path):

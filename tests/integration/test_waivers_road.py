@@ -170,3 +170,19 @@ def test_a_stage_that_always_runs_closes_it_under_dvc_alone(root: Path):
     done = _run(root, "2026-03-21", "dvc", "repro")
     assert done.returncode != 0
     assert not (root / "artifacts" / "verdict.json").exists()
+
+
+def test_no_run_cache_brings_back_the_verdict_of_another_day(root: Path):
+    (root / "waivers.jsonl").touch()
+    _waive(root, "overall", "2026-04-01")
+    _waive(root, "fewer", "2026-03-20")
+    kept = (root / "waivers.jsonl").read_text()
+    assert _run(root, "2026-03-01", "dvc", "repro").returncode == 0
+    _waive(root, "fewer", "2026-03-19")
+    assert _run(root, "2026-03-01", "dvc", "repro").returncode == 0
+    # Now every input is what it was when a verdict was written; only the day is not.
+    (root / "waivers.jsonl").write_text(kept)
+    done = _run(root, "2026-03-21", "dvc", "repro")
+    assert done.returncode != 0, done.stdout + done.stderr
+    assert "it ended on 2026-03-20" in done.stdout + done.stderr
+    assert not (root / "artifacts" / "verdict.json").exists()
