@@ -49,6 +49,6 @@ def waivers_section(contents: Contents, judged: Judged) -> list[Markdown]:
             "this file, under this policy and on these data alone; from the day after its last one the gate "
             "is closed again. Days are UTC."
         ),
-        table(("Rule", "On", "Verdict", "Value", "Limit", "Reason", "Approver", "Holds"), rows, "llllrlll"),
+        table(("Rule", "On", "Verdict", "Value", "Limit", "Reason", "Approver", "Holds"), rows, "lllrrlll"),
         cite(contents, WAIVERS, "decision.json", "policy.yaml"),
     ]
