@@ -30,6 +30,7 @@ __all__ = [
     "Round",
     "expect_attempt",
     "find_attempt",
+    "merge_rounds",
     "next_round",
     "read_attempt",
     "read_rounds",
@@ -246,6 +247,15 @@ def next_round(
         policy_sha256=policy_sha256,
         previous=last.sha256 if last else None,
     )
+
+
+def merge_rounds(ours: Sequence[Round], theirs: Sequence[Round]) -> tuple[Round, ...]:
+    """Return our rounds, and after them the candidates that only the others know, in their order and runs."""
+    merged = tuple(ours)
+    for entry in theirs:
+        new = next_round(merged, entry.test_sha256, entry.candidates, entry.policy_sha256)
+        merged = merged if new is None else (*merged, new)
+    return merged
 
 
 def find_attempt(rounds: Sequence[Round], test_sha256: str, candidate_sha256: str) -> Attempt | None:

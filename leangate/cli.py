@@ -97,6 +97,20 @@ def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     lint.add_argument("--json", action="store_true", help="print canonical JSON")
 
 
+def _add_attempts(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.attempts import HELP
+
+    attempts = commands.add_parser("attempts", help="take over the attempts of another branch")
+    actions = attempts.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parser = actions.add_parser(
+        "merge",
+        help="enter what another attempts.jsonl has and this one lacks",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="attempts.jsonl of the other branch")
+
+
 def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.search import HELP
 
@@ -196,6 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run every stage, changed or not")
     commands.add_parser("table", help="print the table of candidates of the last run")
     _add_policy_commands(commands)
+    _add_attempts(commands)
     _add_search(commands)
     _add_targets(commands)
     _add_signing(commands)
@@ -231,6 +246,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
                     as_json=options.json,
                 )
             )
+        case "attempts":
+            from leangate.attempts import merge
+
+            return _print(*merge(root, options.file))
         case "search":
             from leangate.search import Options, search
 

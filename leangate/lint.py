@@ -112,7 +112,11 @@ def _left(attempts: Attempts) -> list[Line]:
         candidates = "1 candidate" if attempts.used == 1 else f"{attempts.used} candidates"
         told = f"This test split was shown {candidates}, in {attempts.runs} run{'s' * (attempts.runs > 1)}."
     of = "" if attempts.planned is None else f" of {attempts.planned} planned"
-    ahead = f"attempt {first}" if first == last else f"attempts {first} to {last}"
+    ahead = (
+        f"attempt {first}"
+        if first == last
+        else f"attempts {first} {'and' if last == first + 1 else 'to'} {last}"
+    )
     if attempts.alpha_each <= 0:
         return [Line(f"{told} The policy plans no attempt {first}: take a fresh test split.", "bold red")]
     lines = [Line(f"{told} Next: {ahead}{of}, at alpha {attempts.alpha_each:.4g} each.")]

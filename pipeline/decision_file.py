@@ -200,7 +200,9 @@ class Attempt:
             return f"{alpha} shared by {many} on this test split"
         if self.first == self.last:
             return f"what {alpha} grants attempt {self.number} on this test split"
-        return f"what {alpha} grants attempts {self.first} to {self.last} on this test split, in equal shares"
+        joined = "and" if self.last == self.first + 1 else "to"
+        numbers = f"{self.first} {joined} {self.last}"
+        return f"what {alpha} grants attempts {numbers} on this test split, in equal shares"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checks.attempts import next_round
+from checks.attempts import next_round, read_rounds
 from checks.canonical import sha256_bytes
 from checks.finding import Verdict
 from checks.statistics.planning import n_min
@@ -194,7 +194,7 @@ def test_lint_tells_what_is_used_and_what_is_left(prepared, capsys):
     policy.write_text(policy.read_text().replace("attempts: {planned: 2}\n", ""))
     assert main(["policy", "lint"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "shown no candidate yet. Next: attempts 1 to 2, at alpha 0.019 each." in out
+    assert "shown no candidate yet. Next: attempts 1 and 2, at alpha 0.019 each." in out
     _shown(project, 2, 1)
     assert main(["policy", "lint", "--json", "--finalists", "1"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -223,6 +223,26 @@ def test_lint_of_a_plan_that_is_used_up_asks_for_a_fresh_split(prepared, capsys)
     assert "shown 2 candidates, in 1 run. The policy plans no attempt 3: take a fresh test split." in out
     assert main(["policy", "lint", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["attempts"]["alpha_each"] == 0
+
+
+def test_what_another_branch_tried_counts_here_too(prepared, capsys):
+    project = prepared(LIGHT)
+    split, policy = read_test_digest(Layout(project).data), "0" * 64
+    shared = next_round((), split, ["a" * 64], policy)
+    ours = (shared, next_round((shared,), split, ["b" * 64], policy))
+    theirs = (shared, next_round((shared,), split, ["c" * 64, "b" * 64, "d" * 64], policy))
+    path, other = Layout(project).attempts_file, project / "other.jsonl"
+    for file, rounds in ((path, ours), (other, theirs)):
+        file.write_text("".join(f"{entry.line}\n" for entry in rounds))
+    for said in ("2 candidates of other.jsonl", "0 candidates of other.jsonl"):
+        assert main(["attempts", "merge", "other.jsonl"]) == 0
+        assert said in capsys.readouterr().out
+    rounds = read_rounds(path)
+    assert rounds[:2] == ours
+    assert [(entry.first, entry.candidates) for entry in rounds[2:]] == [(3, ("c" * 64, "d" * 64))]
+    other.write_text(other.read_text().splitlines(keepends=True)[1])
+    assert main(["attempts", "merge", "other.jsonl"]) == 4
+    assert "other.jsonl line 1" in capsys.readouterr().err
 
 
 def test_lint_without_the_attempts_file_says_so(prepared, capsys):
