@@ -5,6 +5,7 @@ LeanGateError                 exit code 4, could not judge
 ├── InputError                exit code 2, the user's input is wrong
 │   ├── ParamsError           params.yaml
 │   ├── PolicyError           policy.yaml
+│   ├── GovernanceError       governance.yaml
 │   ├── DataError             images, manifest
 │   └── ModelError            factory, weights, ONNX file
 ├── BlockedError              exit code 1, nothing passed
@@ -27,6 +28,7 @@ __all__ = [
     "CompressionError",
     "DataError",
     "EvidenceError",
+    "GovernanceError",
     "InconclusiveError",
     "InputError",
     "LeanGateError",
@@ -69,6 +71,10 @@ class ParamsError(InputError):
 
 class PolicyError(InputError):
     """`policy.yaml` is wrong."""
+
+
+class GovernanceError(InputError):
+    """`governance.yaml` is wrong."""
 
 
 class DataError(InputError):

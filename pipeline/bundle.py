@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bundle: the chosen ONNX file, its evidence, its card, and a manifest with the digest of each."""
+"""bundle: the chosen ONNX file, its evidence, documents about it, and a manifest with their digests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from checks.canonical import sha256_file
 from checks.errors import EvidenceError
 from pipeline.card.contents import (
     BUNDLE_SCHEMA,
-    CARD,
+    GOVERNANCE,
     MANIFEST,
     TABLES,
     Contents,
@@ -23,9 +23,9 @@ from pipeline.card.contents import (
     read_bundle,
     read_contents,
 )
-from pipeline.card.model_card import model_card
+from pipeline.card.documents import documents
 from pipeline.data.dataset import data_digest
-from pipeline.fields import read_fields
+from pipeline.fields import Fields, read_fields
 from pipeline.files import output_dir, write_json, write_text
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -41,6 +41,7 @@ _LIBRARIES = (
         "adversarial-robustness-toolbox",
         "fairlearn",
         "great-expectations",
+        "markdown-it-py",
         "numpy",
         "onnx",
         "onnxruntime",
@@ -56,6 +57,7 @@ def _sources(layout: Layout, slot: str) -> dict[str, Path]:
         "model.onnx": layout.finalist(slot) / "model.onnx",
         "decision.json": layout.decision(slot),
         "policy.yaml": layout.policy,
+        GOVERNANCE: layout.governance,
         "data-findings.json": layout.validation / "findings.json",
         "records/model.json": layout.finalist(slot) / "model.json",
         "records/compression.json": layout.finalist(slot) / "compression.json",
@@ -177,7 +179,7 @@ def _environment() -> dict[str, str]:
     return versions
 
 
-def _manifest(folder: Path, contents: Contents, params: Params) -> dict[str, Any]:
+def _manifest(folder: Path, contents: Contents, environment: Fields) -> dict[str, Any]:
     verdict = contents.verdict
     return {
         "schema": BUNDLE_SCHEMA,
@@ -188,8 +190,7 @@ def _manifest(folder: Path, contents: Contents, params: Params) -> dict[str, Any
         "decision_sha256": verdict.text("decision_sha256"),
         "subject": contents.evidence.subject.to_json(),
         "passes": contents.compression.value["passes"],
-        "declared": params.bundle.model_dump(mode="json"),
-        "environment": _environment(),
+        "environment": dict(environment.value),
         "files": {
             name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}
             for name, path in list_files(folder).items()
@@ -232,6 +233,8 @@ def run(layout: Layout, params: Params) -> None:
         except EvidenceError as error:
             raise _at_origin(error, folder, sources) from error
         _check_originals(layout, contents)
-        write_text(folder / CARD, model_card(contents, params.bundle))
-        write_json(folder / MANIFEST, _manifest(folder, contents, params))
+        environment = Fields(_environment(), f"{MANIFEST} environment")
+        for name, text in documents(contents, environment).items():
+            write_text(folder / name, text)
+        write_json(folder / MANIFEST, _manifest(folder, contents, environment))
         _sign(folder, layout)

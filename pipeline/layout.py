@@ -26,6 +26,11 @@ class Layout:
         return self.root / "policy.yaml"
 
     @property
+    def governance(self) -> Path:
+        """`governance.yaml`."""
+        return self.root / "governance.yaml"
+
+    @property
     def artifacts(self) -> Path:
         """Folder of everything the stages write."""
         return self.root / "artifacts"

@@ -13,11 +13,10 @@ from checks.errors import InputError, ParamsError
 from pipeline.compress.configs import PruneRecipe
 from pipeline.compress.precision_configs import QuantizeRecipe
 from pipeline.search.configs import Search
-from pipeline.sections import Name, Section, Share, Training
+from pipeline.sections import Name, Section, Share, Training, wrong_keys
 
 __all__ = [
     "Attack",
-    "Bundle",
     "Evaluate",
     "Model",
     "Params",
@@ -207,16 +206,6 @@ class Select(Section):
     preference: tuple[Literal["bytes", "macs", "latency"], ...] = Field(min_length=1)
 
 
-class Bundle(Section):
-    """bundle: what only a person can say of the model; printed on the card."""
-
-    title: str = Field(min_length=1, max_length=200)
-    purpose: str = Field(max_length=2_000)
-    license: str = Field(max_length=100)
-    contact: str = Field(max_length=200)
-    limitations: tuple[str, ...]
-
-
 class Register(Section):
     """register: name in the registry."""
 
@@ -239,7 +228,6 @@ class Params(Section):
     evaluate: Evaluate
     time: Time
     select: Select
-    bundle: Bundle
     register_: Register = Field(alias="register")
     search: Search = Search()
 
@@ -302,13 +290,13 @@ def load_params(path: Path) -> Params:
     value = load_yaml(path, ParamsError)
     if not isinstance(value, dict):
         raise ParamsError("expected sections (seed, model, prepare, ...)", where=str(path))
+    if "bundle" in value:
+        raise ParamsError(
+            "expected what people say of the model in governance.yaml, got a section here",
+            where=f"{path} bundle",
+            hint="move title and license; purpose and limitations go below use, contact below provider",
+        )
     try:
         return Params.model_validate(_tuples(value))
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: "
-            f"{entry['msg'].removeprefix('Value error, ')}"
-            + (f", got {entry['input']!r}" if isinstance(entry["input"], str | int | float) else "")
-            for entry in error.errors(include_url=False, include_context=False)
-        ]
-        raise ParamsError("; ".join(lines), where=str(path), hint="correct the named keys") from error
+        raise ParamsError(wrong_keys(error), where=str(path), hint="correct the named keys") from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import BlockedError, EvidenceError, InputError, ParamsError
-from pipeline.card.contents import CARD, MANIFEST, Contents, read_bundle, read_declared
+from pipeline.card.contents import BOM, CARD, MANIFEST, Contents, read_bundle
 from pipeline.card.figures import read_judged
 from pipeline.card.model_card import summary
 from pipeline.fields import Fields
@@ -167,7 +167,6 @@ def _expect_waived(contents: Contents) -> None:
 
 def _submission(layout: Layout, params: Params, manifest: Fields, contents: Contents) -> Submission:
     bundle_sha256 = sha256_file(layout.bundle / MANIFEST)
-    provider = read_declared(manifest)
     environment = manifest.inner("environment")
     digests = {
         "leangate.onnx_sha256": manifest.text("onnx_sha256"),
@@ -192,13 +191,13 @@ def _submission(layout: Layout, params: Params, manifest: Fields, contents: Cont
         shape=tuple(model.value["shape"]),
         classes=len(model.texts("classes")),
         requirements=tuple(f"{name}=={environment.text(name)}" for name in _REQUIRED),
-        files=(CARD, "decision.json", MANIFEST),
+        files=(CARD, BOM, "decision.json", MANIFEST),
         metadata=digests | {"classes": list(model.texts("classes")), "pixel_max": model.count("pixel_max")},
         tags=tags,
         metrics=_metrics(contents),
         params=_recipe(contents.compression),
         dataset=_dataset(contents),
-        description=summary(contents, provider),
+        description=summary(contents),
     )
 
 

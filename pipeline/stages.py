@@ -100,17 +100,19 @@ def add_stage_parsers(parsers: argparse._SubParsersAction[argparse.ArgumentParse
 def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
     """Run one stage in this process and return its exit code.
 
-    Both files of the user are checked whole before anything else happens, so that a slip in a late section
-    costs no training.
+    All three files of the user are checked whole before anything else happens, so that a slip in a late
+    section costs no training.
     """
     die_with_parent()
     settle_environment()
     try:
+        from pipeline.governance import load_governance
         from pipeline.params import load_params
         from pipeline.policy_file import expect_measured, load_policy
 
         layout = Layout(root)
         params = load_params(layout.params)
+        load_governance(layout.governance)
         expect_measured(load_policy(layout.policy).policy, params, layout.policy.name)
         module = importlib.import_module(f"pipeline.{name}")
         module.run(layout, params, **matrix)

@@ -19,13 +19,13 @@ from checks.errors import EvidenceError
 from pipeline.card.contents import (
     ATTESTATIONS,
     CARD,
+    DOCUMENTS,
     Contents,
     expect_named,
     read_contents,
-    read_declared,
     read_manifest,
 )
-from pipeline.card.model_card import model_card
+from pipeline.card.documents import documents
 from pipeline.fields import Fields
 from pipeline.judgement import describe, expect_attempted, expect_cost, expect_whole
 from pipeline.plain import shorten
@@ -104,14 +104,18 @@ def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
     return describe(slot, slots[slot], file, attempt, decision, contents.evidence)
 
 
-def _expect_card(folder: Path, manifest: Fields, contents: Contents) -> None:
-    want = model_card(contents, read_declared(manifest)).encode()
-    if (folder / CARD).read_bytes() != want:
-        raise EvidenceError(
-            "expected the card that follows from the evidence, got another text",
-            where=str(folder / CARD),
-            hint=_CHANGED,
-        )
+def _expect_documents(folder: Path, manifest: Fields, contents: Contents) -> None:
+    """Write every document anew and compare byte for byte."""
+    for name, want in documents(contents, manifest.inner("environment")).items():
+        path = folder / name
+        if not path.is_file():
+            raise EvidenceError("expected a document, got none", where=str(path), hint=_CHANGED)
+        if path.read_bytes() != want.encode():
+            raise EvidenceError(
+                "expected the text that follows from the evidence, got another one",
+                where=str(path),
+                hint=_CHANGED,
+            )
 
 
 def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | None) -> Step:
@@ -192,13 +196,14 @@ def verify_bundle(
     if contents.waivers:
         yield _waivers(folder, contents, on or today())
     if same_version:
-        _expect_card(folder, manifest, contents)
-        yield Step("card", f"{CARD} says what follows from the evidence, and nothing else")
+        _expect_documents(folder, manifest, contents)
+        said = f"{CARD} and {len(DOCUMENTS) - 1} more say what follows from the evidence, and nothing else"
+        yield Step("documents", said)
     else:
-        other = f"leangate {maker} worded {CARD}, and this is another version"
+        other = f"leangate {maker} worded the documents, and this is another version"
         if trusted is None:
-            yield Step("card", f"not compared: {other}; --trust checks who signed it", "unchecked")
+            yield Step("documents", f"not compared: {other}; --trust checks who signed it", "unchecked")
         else:
-            yield Step("card", f"{other}: the signature answers for its words")
+            yield Step("documents", f"{other}: the signature answers for its words")
     if signatures:
         yield _signatures(folder, contents, trusted)

@@ -398,6 +398,7 @@ def build_project(root: Path, names: Names | None = None) -> Layout:
     names = names or Names()
     layout = Layout(root)
     write_text(layout.params, (ROOT / "params.yaml").read_text(encoding="utf-8"))
+    write_text(layout.governance, (ROOT / "governance.yaml").read_text(encoding="utf-8"))
     write_text(layout.policy, "name: default\nversion: 1\n")
     data_sha256 = _write_data(layout, names)
     baseline, candidate = _write_models(layout, names)

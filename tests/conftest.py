@@ -60,7 +60,7 @@ def repository() -> Path:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with the repository's params, policy and examples, as a user's project has them."""
-    for name in ("params.yaml", "policy.yaml", "dvc.yaml", "attempts.jsonl"):
+    for name in ("params.yaml", "policy.yaml", "governance.yaml", "dvc.yaml", "attempts.jsonl"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path

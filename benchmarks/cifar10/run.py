@@ -36,7 +36,7 @@ def main() -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copy_repository(folder)
-        for name in ("params.yaml", "policy.yaml"):
+        for name in ("params.yaml", "policy.yaml", "governance.yaml"):
             shutil.copy(HERE / name, folder / name)
         shutil.copy(
             Path(data) / "cifar10" / "resnet20-tuned.safetensors",

@@ -1,197 +1,321 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which evidence speaks to which heading of which framework: an index, and no judgement.
+"""Which file or declaration speaks to which entry of which framework: a crosswalk, and no judgement.
 
-Headings: Regulation (EU) 2024/1689 (AI Act); NIST AI 100-1 (AI RMF 1.0); ISO/IEC 42001:2023 Annex A.
+The frameworks are data, `catalogue/*.json`; each entry says what a bundle holds for it, which answers of
+`governance.yaml` belong to it, and who completes the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
 
-from pipeline.card.contents import Contents
-from pipeline.card.figures import TO_COMPLETE
-from pipeline.markdown import DASH, Markdown, join, literal, table
-from pipeline.params import Bundle
+from checks.canonical import dumps, read_json_text, sha256_bytes
+from checks.errors import EvidenceError
+from pipeline.card.contents import CROSSWALK, GOVERNANCE, Contents
+from pipeline.card.figures import cite, title_of, to_complete
+from pipeline.card.waived import waived_notice
+from pipeline.fields import Fields, expect_schema
+from pipeline.governance import answers_to, completed_by
+from pipeline.markdown import DASH, Markdown, bullets, heading, join, literal, table, text
 
-__all__ = ["PROVISIONS", "Provision", "compliance_table"]
+__all__ = [
+    "ANNEX",
+    "CATALOGUES",
+    "NOTHING_CLAIMED",
+    "Answer",
+    "Catalogue",
+    "Entry",
+    "Row",
+    "crosswalk",
+    "crosswalk_index",
+    "crosswalk_value",
+    "read_catalogue",
+    "row_of",
+]
+
+ANNEX = "eu-ai-act-annex-iv"
+CATALOGUES = ("eu-ai-act", ANNEX, "nist-ai-rmf", "iso-iec-42001")
+"""Frameworks in the order they are printed."""
+
+NOTHING_CLAIMED = (
+    "It says where something stands, and never that a requirement is met: that is for the provider, the "
+    "deployer and whoever assesses them to judge."
+)
+_MAX_TITLE = 1_000
 
 
 @dataclass(frozen=True)
-class Provision:
-    """One heading of a framework.
+class Entry:
+    """One requirement, control or outcome of a framework.
 
     Attributes:
-        framework: Its short name.
-        heading: Number and title.
-        here: What this bundle holds that speaks to it, or nothing.
+        id: As the framework numbers it.
+        title: What it is about.
+        here: What a bundle holds that speaks to it, or nothing.
         files: Files of the bundle that hold it.
-        declared: Fields of `params.yaml bundle` that a person has to fill in for it.
+        declared: Keys of `governance.yaml` that belong to it.
         missing: What it also asks for and no file here can show, or nothing.
+        by: Who completes what is missing.
     """
 
-    framework: str
-    heading: str
+    id: str
+    title: str
     here: str
-    files: tuple[str, ...] = ()
-    declared: tuple[str, ...] = ()
-    missing: str = ""
+    files: tuple[str, ...]
+    declared: tuple[str, ...]
+    missing: str
+    by: str
 
 
-_AI_ACT = "EU AI Act"
-_NIST = "NIST AI RMF"
-_ISO = "ISO/IEC 42001"
+@dataclass(frozen=True)
+class Catalogue:
+    """One framework, pinned to a version.
 
-PROVISIONS = (
-    Provision(
-        _AI_ACT,
-        "Art. 9 Risk management system",
-        "limits on the harm compression may do, and the decision against them",
-        ("policy.yaml", "decision.json"),
-        missing="risks of the use itself, and how they are managed over the lifetime",
-    ),
-    Provision(
-        _AI_ACT,
-        "Art. 10 Data and data governance",
-        "sources, licences, consent, splits, and the checks of the data",
-        ("records/data.json", "data-findings.json"),
-        missing="why these data suit the intended purpose",
-    ),
-    Provision(
-        _AI_ACT,
-        "Art. 11 Technical documentation",
-        "how the model was made and measured",
-        ("records/compression.json", "decision.json"),
-        missing="the other parts of Annex IV",
-    ),
-    Provision(
-        _AI_ACT,
-        "Art. 12 Record-keeping",
-        "the record of this decision",
-        ("decision.json", "records/verdict.json"),
-        missing="logs of the system in use",
-    ),
-    Provision(
-        _AI_ACT,
-        "Art. 13 Transparency and provision of information to deployers",
-        "purpose, limitations and contact on this card",
-        declared=("purpose", "limitations", "contact"),
-        missing="instructions for use",
-    ),
-    Provision(
-        _AI_ACT,
-        "Art. 15 Accuracy, robustness and cybersecurity",
-        "accuracy and accuracy under attack, example by example",
-        ("evidence/baseline.npz", "evidence/candidate.npz", "evidence/attacks.npz"),
-        missing="cybersecurity of the system around the model",
-    ),
-    Provision(
-        _NIST,
-        "MEASURE 2.1 Test sets, metrics and details about the tools",
-        "test examples, measurements and methods",
-        ("evidence/examples.npz", "decision.json"),
-    ),
-    Provision(
-        _NIST,
-        "MEASURE 2.5 Valid and reliable",
-        "accuracy against the baseline, with intervals, and limitations",
-        ("evidence/candidate.npz", "decision.json"),
-        declared=("limitations",),
-    ),
-    Provision(
-        _NIST,
-        "MEASURE 2.7 Security and resilience",
-        "outcomes of a pool of attacks on both models",
-        ("evidence/attacks.npz",),
-        missing="other threats than changed pixels",
-    ),
-    Provision(
-        _NIST,
-        "MEASURE 2.11 Fairness and bias",
-        "accuracy by slice, and the disparity compression added",
-        ("evidence/groups.json", "decision.json"),
-        missing="whether these slices are the groups that matter in use",
-    ),
-    Provision(
-        _NIST,
-        "MANAGE 1.1 Whether to proceed",
-        "the decision, and the policy it rests on",
-        ("decision.json", "policy.yaml"),
-        missing="the decision to deploy",
-    ),
-    Provision(_NIST, "MANAGE 4.1 Post-deployment monitoring", "", missing="a monitoring plan"),
-    Provision(
-        _ISO,
-        "A.2 Policies related to AI",
-        "the policy of the gate",
-        ("policy.yaml",),
-        missing="the AI policy",
-    ),
-    Provision(_ISO, "A.3 Internal organization", "", missing="roles, and how concerns are reported"),
-    Provision(
-        _ISO,
-        "A.4 Resources for AI systems",
-        "the data, by source and digest",
-        ("records/data.json",),
-        missing="system, computing and human resources",
-    ),
-    Provision(_ISO, "A.5 Assessing impacts of AI systems", "", missing="the impact assessment"),
-    Provision(
-        _ISO,
-        "A.6 AI system life cycle",
-        "verification and validation before release",
-        ("decision.json", "records/model.json"),
-        missing="requirements, deployment, operation and monitoring",
-    ),
-    Provision(
-        _ISO,
-        "A.7 Data for AI systems",
-        "provenance, preparation and quality of the data",
-        ("records/data.json", "data-findings.json"),
-    ),
-    Provision(
-        _ISO,
-        "A.8 Information for interested parties of AI systems",
-        "this card",
-        declared=("purpose", "limitations", "contact"),
-        missing="incident communication",
-    ),
-    Provision(
-        _ISO,
-        "A.9 Use of AI systems",
-        "the intended purpose",
-        declared=("purpose",),
-        missing="processes of use",
-    ),
-    Provision(
-        _ISO, "A.10 Third-party and customer relationships", "", missing="how responsibilities are shared"
-    ),
-)
-"""Every row of the index, in order."""
+    Attributes:
+        name: Of the file.
+        framework: Its name.
+        short: Its short name.
+        version: Its version.
+        source: Where it is published.
+        notes: What a reader has to know of it.
+        sha256: Of the file.
+        entries: In its order.
+    """
+
+    name: str
+    framework: str
+    short: str
+    version: str
+    source: str
+    notes: tuple[str, ...]
+    sha256: str
+    entries: tuple[Entry, ...]
 
 
-def _where(provision: Provision, contents: Contents, declared: Bundle) -> Markdown:
-    cells = [literal(f"`{name}` (`{contents.digest(name)[:12]}`)") for name in provision.files]
-    cells += [
-        literal(f"{name}: {'declared input' if getattr(declared, name) else TO_COMPLETE}")
-        for name in provision.declared
+def _entry(fields: Fields) -> Entry:
+    return Entry(
+        id=fields.text("id"),
+        title=fields.text("title"),
+        here=fields.text("here"),
+        files=fields.texts("files"),
+        declared=fields.texts("declared"),
+        missing=fields.text("missing"),
+        by=fields.text("by"),
+    )
+
+
+@cache
+def read_catalogue(name: str) -> Catalogue:
+    """Read one framework of this package.
+
+    Raises:
+        EvidenceError: if the file is malformed.
+    """
+    data = (resources.files("pipeline.card") / "catalogue" / f"{name}.json").read_bytes()
+    fields = expect_schema(
+        read_json_text(data.decode(), f"{name}.json"), "leangate/catalogue/1", f"{name}.json"
+    )
+    return Catalogue(
+        name=name,
+        framework=fields.text("framework"),
+        short=fields.text("short"),
+        version=fields.text("version"),
+        source=fields.text("source"),
+        notes=fields.texts("notes"),
+        sha256=sha256_bytes(data),
+        entries=tuple(_entry(entry) for entry in fields.entries("entries")),
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of `governance.yaml` that belongs to a row.
+
+    Attributes:
+        key: Its dotted key.
+        given: Whether anything was declared.
+        by: Who owes it.
+    """
+
+    key: str
+    given: bool
+    by: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry as a bundle answers it.
+
+    Attributes:
+        entry: Of the framework.
+        files: Path to SHA-256 of the files that speak to it.
+        answers: Declared, or open.
+    """
+
+    entry: Entry
+    files: Mapping[str, str]
+    answers: tuple[Answer, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is left to complete."""
+        return bool(self.entry.missing) or not all(answer.given for answer in self.answers)
+
+
+def row_of(entry: Entry, contents: Contents) -> Row:
+    """Hold one entry against the files and declarations of a bundle.
+
+    Raises:
+        EvidenceError: if the bundle lacks a file that the entry names.
+    """
+    lacking = [path for path in entry.files if path not in contents.digests]
+    if lacking:
+        raise EvidenceError(f"expected the files of entry {entry.id}, got no {lacking}", where="catalogue")
+    answers = tuple(
+        Answer(key, bool(answers_to(contents.governance, key)), completed_by(key)) for key in entry.declared
+    )
+    return Row(entry, {path: contents.digest(path) for path in entry.files}, answers)
+
+
+def _evidence(row: Row) -> Markdown:
+    if not row.files:
+        return DASH
+    cited = ", ".join(f"`{path}` (`{digest[:12]}`)" for path, digest in row.files.items())
+    return literal(f"{row.entry.here}: {cited}")
+
+
+def _declared(row: Row) -> Markdown:
+    given = [literal(f"declared input `{answer.key}`") for answer in row.answers if answer.given]
+    return join(given, ", ") if given else DASH
+
+
+def _open(row: Row) -> Markdown:
+    owed = [literal(f"`{one.key}`: {to_complete(one.by)}") for one in row.answers if not one.given]
+    if row.entry.missing:
+        owed.append(literal(f"{row.entry.missing}: {to_complete(row.entry.by)}"))
+    return join(owed, "; ") if owed else DASH
+
+
+def _section(catalogue: Catalogue, contents: Contents) -> list[Markdown]:
+    rows = [row_of(entry, contents) for entry in catalogue.entries]
+    cells = [
+        (
+            literal(f"**{row.entry.id}**"),
+            text(row.entry.title, _MAX_TITLE),
+            _evidence(row),
+            _declared(row),
+            _open(row),
+        )
+        for row in rows
     ]
-    return join(cells, ", ") if cells else DASH
+    digest = catalogue.sha256[:12]
+    return [
+        heading(2, literal(f"{catalogue.framework}")),
+        literal(
+            f"Version: {catalogue.version}. {catalogue.source}. Catalogue `{catalogue.name}` (`{digest}`)."
+        ),
+        bullets(literal(note) for note in catalogue.notes),
+        table(("Id", "What it is about", "Evidence here", "Declared", "Open"), cells),
+    ]
 
 
-def compliance_table(contents: Contents, declared: Bundle) -> Markdown:
-    """Return the index: heading, what is here, where it is, what is left to the provider.
+def crosswalk(contents: Contents) -> str:
+    """Return `compliance/crosswalk.md`: every entry of every framework, as this bundle answers it.
 
     Args:
-        contents: Of the bundle; its digests are cited.
-        declared: What the provider says of the model; empty answers show as open.
+        contents: Of the bundle, checked.
+
+    Raises:
+        EvidenceError: if a catalogue names a file that the bundle lacks.
     """
-    rows = [
-        (
-            literal(f"{provision.framework}, {provision.heading}"),
-            literal(provision.here or "nothing"),
-            _where(provision, contents, declared),
-            literal(f"{provision.missing}: {TO_COMPLETE}") if provision.missing else DASH,
-        )
-        for provision in PROVISIONS
+    blocks = [
+        heading(1, literal(f"Crosswalk: {text(title_of(contents))}")),
+        literal(
+            f"Candidate `model.onnx` (`{contents.digest('model.onnx')}`), decision `decision.json` "
+            f"(`{contents.digest('decision.json')}`), declarations `{GOVERNANCE}` "
+            f"(`{contents.digest(GOVERNANCE)}`)."
+        ),
+        literal(
+            "Each row names the files of this bundle that speak to it, with the start of their SHA-256, the "
+            f"answers of `{GOVERNANCE}`, and what is open. {NOTHING_CLAIMED}"
+        ),
     ]
-    return table(("Heading", "What is here", "Evidence", "What is not"), rows)
+    blocks += waived_notice(contents)
+    for name in CATALOGUES:
+        blocks += _section(read_catalogue(name), contents)
+    return join(blocks, "\n\n") + "\n"
+
+
+def _row_value(row: Row) -> dict[str, Any]:
+    entry = row.entry
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "evidence": {"says": entry.here, "files": dict(row.files)} if row.files else None,
+        "declared": [answer.key for answer in row.answers if answer.given],
+        "open": [
+            *({"what": answer.key, "by": answer.by} for answer in row.answers if not answer.given),
+            *([{"what": entry.missing, "by": entry.by}] if entry.missing else []),
+        ],
+    }
+
+
+def crosswalk_value(contents: Contents) -> str:
+    """Return `compliance/crosswalk.json`: the same as `crosswalk`, for programs, with whole digests."""
+    catalogues = [read_catalogue(name) for name in CATALOGUES]
+    about = ("model.onnx", "decision.json", "policy.yaml", GOVERNANCE)
+    value = {
+        "schema": "leangate/crosswalk/1",
+        "about": {name: contents.digest(name) for name in about},
+        "catalogues": [
+            {
+                "name": catalogue.name,
+                "framework": catalogue.framework,
+                "version": catalogue.version,
+                "source": catalogue.source,
+                "notes": list(catalogue.notes),
+                "sha256": catalogue.sha256,
+                "rows": [_row_value(row_of(entry, contents)) for entry in catalogue.entries],
+            }
+            for catalogue in catalogues
+        ],
+    }
+    return dumps(value)
+
+
+def crosswalk_index(contents: Contents) -> list[Markdown]:
+    """Return the blocks of the card that say how much of each framework is answered here, and where."""
+    cells = []
+    for name in CATALOGUES:
+        catalogue = read_catalogue(name)
+        rows = [row_of(entry, contents) for entry in catalogue.entries]
+        counts = (
+            len(rows),
+            sum(bool(row.files) for row in rows),
+            sum(any(answer.given for answer in row.answers) for row in rows),
+            sum(row.is_open for row in rows),
+        )
+        cells.append(
+            (
+                literal(f"{catalogue.framework} (catalogue `{catalogue.sha256[:12]}`)"),
+                literal(catalogue.version),
+                *(literal(str(count)) for count in counts),
+            )
+        )
+    header = (
+        "Framework",
+        "Version",
+        "Entries",
+        "With evidence here",
+        "With declared input",
+        "With something open",
+    )
+    return [
+        literal(f"`{CROSSWALK}` has every entry, with the files that speak to it. {NOTHING_CLAIMED}"),
+        table(header, cells, "llrrrr"),
+        cite(contents, "decision.json", GOVERNANCE),
+    ]

@@ -7,23 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from checks.attempts import expect_attempt, read_attempt
 from checks.canonical import sha256_file, sha256_value
-from checks.errors import EvidenceError
+from checks.errors import EvidenceError, GovernanceError
 from checks.evidence import Evidence, Subject, read_evidence
 from pipeline.decision_file import DECISION_SCHEMA, parse_decision
 from pipeline.fields import Fields, read_fields
-from pipeline.params import Bundle
+from pipeline.governance import Governance, load_governance
 from pipeline.waiver import Waiver
 from pipeline.waiver_file import WAIVERS, read_waivers
 
 __all__ = [
+    "ANNEX_IV",
     "ATTESTATIONS",
+    "BOM",
     "BUNDLE_SCHEMA",
     "CARD",
+    "CROSSWALK",
+    "CROSSWALK_JSON",
+    "DOCUMENTS",
+    "GOVERNANCE",
     "MANIFEST",
+    "PAGE",
     "RECORDS",
     "TABLES",
     "Contents",
@@ -31,13 +36,18 @@ __all__ = [
     "list_files",
     "read_bundle",
     "read_contents",
-    "read_declared",
     "read_manifest",
 ]
 
-BUNDLE_SCHEMA = "leangate/bundle/1"
+BUNDLE_SCHEMA = "leangate/bundle/2"
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
+PAGE = "MODEL_CARD.html"
+ANNEX_IV = "compliance/annex-iv.md"
+CROSSWALK = "compliance/crosswalk.md"
+CROSSWALK_JSON = "compliance/crosswalk.json"
+BOM = "bom.cdx.json"
+GOVERNANCE = "governance.yaml"
 ATTESTATIONS = "attestations.jsonl"
 
 TABLES = (
@@ -55,7 +65,10 @@ TABLES = (
 RECORDS = ("attempts", "model", "compression", "baseline", "data", "selection", "shortlist", "verdict")
 """What the stages said of their outputs, in `records/`: the card's figures that are no evidence."""
 
-_ABOUT = (CARD, MANIFEST, ATTESTATIONS)
+DOCUMENTS = (CARD, PAGE, ANNEX_IV, CROSSWALK, CROSSWALK_JSON, BOM)
+"""What is written from the other files, and says nothing that they do not."""
+
+_ABOUT = (*DOCUMENTS, MANIFEST, ATTESTATIONS)
 """What describes the other files."""
 _MOST_FILES = 1_000
 
@@ -75,7 +88,8 @@ class Contents:
         data: `records/data.json`.
         data_findings: `data-findings.json`.
         evidence: The tables of `evidence/`.
-        digests: Path below the bundle to SHA-256, without the card and the manifest.
+        governance: `governance.yaml`, what people declare of the model.
+        digests: Path below the bundle to SHA-256, without the documents and the manifest.
         waivers: Of `waivers.jsonl`; each lets one finding through that blocks, and none is there too many.
     """
 
@@ -87,6 +101,7 @@ class Contents:
     data: Fields
     data_findings: Fields
     evidence: Evidence
+    governance: Governance
     digests: Mapping[str, str]
     waivers: tuple[Waiver, ...] = ()
 
@@ -126,7 +141,7 @@ def _expect(want: object, came: object, what: str, where: str) -> None:
 
 
 def _expect_files(folder: Path, came: set[str]) -> None:
-    want = {"model.onnx", "decision.json", "policy.yaml", "data-findings.json"}
+    want = {"model.onnx", "decision.json", "policy.yaml", GOVERNANCE, "data-findings.json"}
     want |= {f"evidence/{name}" for name in TABLES} | {f"records/{name}.json" for name in RECORDS}
     want |= {WAIVERS} & came  # only where something is waived
     _expect(sorted(want), sorted(came - {*_ABOUT}), "the files", str(folder))
@@ -239,6 +254,13 @@ def _subject(decision: Fields) -> Subject:
     )
 
 
+def _read_governance(path: Path) -> Governance:
+    try:
+        return load_governance(path)
+    except GovernanceError as error:
+        raise EvidenceError(error.what, where=error.where, hint=_STALE) from error
+
+
 def read_contents(folder: Path) -> Contents:
     """Read the files of a bundle and refuse any that is not what the decision was about.
 
@@ -251,7 +273,7 @@ def read_contents(folder: Path) -> Contents:
     6. Data, data findings and baseline are those of the decision.
 
     Args:
-        folder: The bundle; the card and the manifest may still be missing.
+        folder: The bundle; the documents and the manifest may still be missing.
 
     Raises:
         EvidenceError: if anything is missing, malformed, or of something else.
@@ -304,6 +326,7 @@ def read_contents(folder: Path) -> Contents:
         data=records["data"],
         data_findings=findings,
         evidence=evidence,
+        governance=_read_governance(folder / GOVERNANCE),
         digests=digests,
         waivers=waivers,
     )
@@ -352,27 +375,6 @@ def expect_named(manifest: Fields, contents: Contents) -> None:
     want |= {"subject": contents.evidence.subject.to_json(), "passes": contents.compression.value["passes"]}
     for name, value in want.items():
         _expect(value, manifest.value.get(name), name, f"{manifest.where} {name}")
-
-
-def read_declared(manifest: Fields) -> Bundle:
-    """Return what the provider declares, as section `bundle` of `params.yaml` held it.
-
-    Raises:
-        EvidenceError: naming the keys that are wrong.
-    """
-    declared = dict(manifest.inner("declared").value)
-    # JSON has lists where the section holds a tuple.
-    if isinstance(limitations := declared.get("limitations"), list):
-        declared["limitations"] = tuple(limitations)
-    try:
-        return Bundle.model_validate(declared)
-    except ValidationError as error:
-        keys = [".".join(map(str, entry["loc"])) for entry in error.errors()]
-        raise EvidenceError(
-            f"expected what the provider declares, got wrong {', '.join(keys)}",
-            where=f"{manifest.where} declared",
-            hint=_STALE,
-        ) from error
 
 
 def read_bundle(folder: Path) -> tuple[Fields, Contents]:

@@ -11,7 +11,8 @@ from checks.errors import EvidenceError
 from pipeline.card.contents import Contents
 from pipeline.decision_file import Decision, Finding, Reading, parse_decision
 from pipeline.fields import Fields
-from pipeline.markdown import DASH, Markdown, literal, text
+from pipeline.governance import Governance, answers_to, completed_by
+from pipeline.markdown import DASH, Markdown, join, literal, text
 from pipeline.report.wording import (
     describe_detectable,
     describe_interval,
@@ -28,16 +29,21 @@ __all__ = [
     "Judged",
     "cite",
     "declared",
+    "declared_at",
     "interval_of",
     "judgement_of",
     "order_slices",
     "read_judged",
     "slice_words",
+    "title_of",
+    "to_complete",
     "value_of",
 ]
 
 NOT_MEASURED = literal("not measured")
 TO_COMPLETE = literal("*to be completed by the provider*")
+
+_MAX_DECLARED = 4_000
 
 _NUMBER = re.compile("[A-Za-z0-9 .,%+()<\N{MULTIPLICATION SIGN}\N{MINUS SIGN}-]*")
 _MAX_NAME = 80
@@ -161,6 +167,24 @@ def cite(contents: Contents, *paths: str) -> Markdown:
     return literal(f"*From {named}.*")
 
 
-def declared(value: str, limit: int = 2_000) -> Markdown:
+def title_of(contents: Contents) -> str:
+    """Return the title that people gave the model, else the candidate's name."""
+    return contents.governance.title.strip() or contents.verdict.text("candidate")
+
+
+def to_complete(by: str) -> Markdown:
+    """Return who has to complete what stands nowhere: `provider`, `deployer`, or both."""
+    return literal(f"*to be completed by the {by.replace(' and ', ' and the ')}*")
+
+
+def declared(value: str, limit: int = _MAX_DECLARED) -> Markdown:
     """Return what a person declared, at most `limit` characters of it, or who has to."""
     return text(value, limit) if value.strip() else TO_COMPLETE
+
+
+def declared_at(governance: Governance, key: str) -> Markdown:
+    """Return what was declared under a key of `governance.yaml` on one line, or who has to."""
+    answers = answers_to(governance, key)
+    if not answers:
+        return to_complete(completed_by(key))
+    return join((text(answer, _MAX_DECLARED) for answer in answers), "; ")

@@ -9,8 +9,7 @@ from io import StringIO
 from typing import Any
 
 from pipeline.card.contents import Contents
-from pipeline.card.figures import Judged
-from pipeline.params import Bundle
+from pipeline.card.figures import Judged, title_of
 
 __all__ = ["front_matter"]
 
@@ -68,13 +67,12 @@ def _metrics(judged: Judged) -> list[dict[str, Any]]:
     return metrics
 
 
-def front_matter(contents: Contents, judged: Judged, declared: Bundle) -> str:
+def front_matter(contents: Contents, judged: Judged) -> str:
     """Return the YAML block with its fences.
 
     Args:
         contents: Of the bundle.
         judged: Its decision's numbers.
-        declared: What the provider says of the model.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
@@ -86,12 +84,12 @@ def front_matter(contents: Contents, judged: Judged, declared: Bundle) -> str:
     task = {"type": "image-classification", "name": "Image Classification"}
     result = {"task": task, "dataset": dataset, "metrics": _metrics(judged)}
     value = {
-        **_license(declared.license),
+        **_license(contents.governance.license),
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "leangate", "model-compression", "onnx"],
         "metrics": ["accuracy"],
-        "model-index": [{"name": Quoted(_one_line(declared.title)), "results": [result]}],
+        "model-index": [{"name": Quoted(_one_line(title_of(contents))), "results": [result]}],
     }
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 100_000

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
-from pipeline.card.compliance import compliance_table
-from pipeline.card.contents import CARD, Contents
-from pipeline.card.figures import Judged, cite, declared, read_judged, slice_words, value_of
+from pipeline.card.compliance import crosswalk_index
+from pipeline.card.contents import ANNEX_IV, BOM, CARD, GOVERNANCE, Contents
+from pipeline.card.figures import (
+    TO_COMPLETE,
+    Judged,
+    cite,
+    declared,
+    declared_at,
+    read_judged,
+    slice_words,
+    title_of,
+    value_of,
+)
 from pipeline.card.front import front_matter
+from pipeline.card.method import LIMITATIONS
 from pipeline.card.provenance import data_section, verify_section
 from pipeline.card.rules import flips_section, policy_section, screens_section
 from pipeline.card.sections import (
@@ -20,9 +31,8 @@ from pipeline.card.sections import (
 )
 from pipeline.card.waived import waived_notice, waivers_section
 from pipeline.fields import Fields
+from pipeline.governance import answers_to
 from pipeline.markdown import Markdown, bullets, code, heading, join, literal, table, text
-from pipeline.params import Bundle
-from pipeline.report.wording import SEARCH
 
 __all__ = ["MAX_SUMMARY", "model_card", "summary"]
 
@@ -31,37 +41,36 @@ MAX_SUMMARY = 4_900
 
 _MOST_BATCHES = 6
 
-_LIMITATIONS = (
-    "Every claim holds for the population the test examples were drawn from, and for no other.",
-    (
-        "Proof has an error rate: a candidate that violates a bounded rule passes it with a probability of "
-        "at most the error stated above (up to half as much again for gaps and ratios between small groups, "
-        "whose bounds are approximate). All attempts on one test split together err with at most the "
-        "policy's alpha, as long as nobody builds a candidate from what this split showed of an earlier one."
-    ),
-    f"Screens search for trouble. {SEARCH}",
-    "Time, energy and memory hold on the machine that measured them; another machine may give other figures.",
-    "Harm is measured against the baseline; faults that the baseline already had are still there.",
-)
+
+_ASKED = {
+    "Purpose": "use.purpose",
+    "Intended users": "use.users",
+    "Not meant for": "use.out_of_scope",
+    "Provider": "provider.name",
+    "Contact": "provider.contact",
+    "Version": "version",
+    "Licence": "license",
+}
+"""What people declare at the head of the card."""
 
 
-def model_card(contents: Contents, provider: Bundle) -> str:
+def model_card(contents: Contents) -> str:
     """Return the whole card.
 
     Args:
         contents: Of the bundle, checked.
-        provider: What the provider says of the model.
 
     Raises:
         EvidenceError: if a figure that the card needs is malformed.
     """
     judged = read_judged(contents.decision, contents.waivers)
-    answers = {"Purpose": provider.purpose, "Licence": provider.license, "Contact": provider.contact}
-    limitations = [declared(entry) for entry in provider.limitations] or [declared("")]
+    governance = contents.governance
+    limitations = [text(entry, 4_000) for entry in answers_to(governance, "use.limitations")]
     blocks = [
-        literal(front_matter(contents, judged, provider)),
-        heading(1, text(provider.title)),
-        bullets(literal(f"**{name}:** {declared(answer)}") for name, answer in answers.items()),
+        literal(front_matter(contents, judged)),
+        heading(1, text(title_of(contents))),
+        bullets(literal(f"**{name}:** {declared_at(governance, key)}") for name, key in _ASKED.items()),
+        cite(contents, GOVERNANCE),
         *waived_notice(contents),
         _glance(contents, judged),
         cite(contents, "decision.json", "evidence/cost.json"),
@@ -77,18 +86,37 @@ def model_card(contents: Contents, provider: Bundle) -> str:
         *data_section(contents),
         heading(2, literal("Limitations")),
         literal("Declared by the provider:"),
-        bullets(limitations),
+        bullets(limitations or [TO_COMPLETE]),
         literal("Of the method:"),
-        bullets(literal(entry) for entry in _LIMITATIONS),
+        bullets(literal(entry) for entry in LIMITATIONS),
+        *_oversight(contents),
         *verify_section(contents),
         heading(2, literal("Index for assessments")),
+        *crosswalk_index(contents),
         literal(
-            "Which file speaks to which heading. Whether a heading is met is for the provider and the "
-            "assessor to judge; nothing here says so."
+            f"`{ANNEX_IV}` is the technical documentation as far as this bundle can tell it; `{BOM}` is "
+            "the bill of materials (CycloneDX 1.6)."
         ),
-        compliance_table(contents, provider),
     ]
     return join(blocks, "\n\n") + "\n"
+
+
+def _oversight(contents: Contents) -> list[Markdown]:
+    """Return what people declared of oversight, risks and monitoring."""
+    asked = {
+        "Measures": "oversight.measures",
+        "Who watches and may stop it": "oversight.responsible",
+        "Risk management": "risks.reference",
+        "Monitoring": "monitoring.plan",
+        "Incidents": "contacts.incidents",
+    }
+    return [
+        heading(2, literal("Human oversight and monitoring")),
+        bullets(
+            literal(f"**{name}:** {declared_at(contents.governance, key)}") for name, key in asked.items()
+        ),
+        cite(contents, GOVERNANCE),
+    ]
 
 
 def _glance(contents: Contents, judged: Judged) -> Markdown:
@@ -109,12 +137,11 @@ def _glance(contents: Contents, judged: Judged) -> Markdown:
     return table(("Test split", "Baseline → candidate"), cells, "lr")
 
 
-def summary(contents: Contents, provider: Bundle) -> str:
+def summary(contents: Contents) -> str:
     """Return the short card for a registry: at most `MAX_SUMMARY` characters.
 
     Args:
         contents: Of the bundle, checked.
-        provider: What the provider says of the model.
     """
     judged = read_judged(contents.decision, contents.waivers)
     words = "Waived, not passed, under" if contents.waivers else "Passed"
@@ -122,8 +149,8 @@ def summary(contents: Contents, provider: Bundle) -> str:
     onnx_sha256 = contents.digest("model.onnx")
     blocks = [
         # Escaping makes a sign at most five characters, so even names of nothing but signs fit.
-        literal(f"**{text(provider.title, 100)}**"),
-        declared(provider.purpose, 300),
+        literal(f"**{text(title_of(contents), 100)}**"),
+        declared(contents.governance.use.purpose, 300),
         literal(passed),
         *waived_notice(contents),
         _glance(contents, judged),

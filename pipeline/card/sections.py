@@ -30,8 +30,10 @@ __all__ = [
     "accuracy_section",
     "attack_section",
     "compression_section",
+    "costs",
     "decision_section",
     "disparity_section",
+    "passes",
     "policy_words",
 ]
 
@@ -125,8 +127,8 @@ def _timings(judged: Judged) -> list[tuple[Markdown, ...]]:
 
 
 def _passes(compression: Fields) -> Markdown:
-    passes = passes_in(compression)
-    columns = pass_columns(passes)
+    found = passes_in(compression)
+    columns = pass_columns(found)
     rows = [
         [
             code(lines[0])
@@ -134,24 +136,34 @@ def _passes(compression: Fields) -> Markdown:
             else join((text(line, limit=1_000) for line in lines), " " if column in NUMBERS else "<br>")
             for column, lines in zip(columns, cells, strict=True)
         ]
-        for cells in pass_rows(passes)
+        for cells in pass_rows(found)
     ]
     return table(columns, rows, "".join("r" if column in NUMBERS else "l" for column in columns))
 
 
-def compression_section(contents: Contents, judged: Judged) -> list[Markdown]:
-    """Return what compression saved, and how it was done."""
+def costs(contents: Contents, judged: Judged) -> list[Markdown]:
+    """Return what both files cost, and in which time they run."""
     header = ("Figure", "Baseline", "Candidate", "Candidate / baseline", "90 % interval")
     files = ("evidence/cost.json", "evidence/timing.npz", "records/model.json", "records/baseline.json")
     return [
-        heading(2, literal("Compression")),
         table(header, [*_costs(contents), *_timings(judged)], "lrrrr"),
         cite(contents, *files, "decision.json"),
+    ]
+
+
+def passes(contents: Contents) -> list[Markdown]:
+    """Return how the candidate was made."""
+    return [
         literal("How the candidate was made, in this order:"),
         _passes(contents.compression),
         literal(PASSES),
         cite(contents, "records/compression.json"),
     ]
+
+
+def compression_section(contents: Contents, judged: Judged) -> list[Markdown]:
+    """Return what compression saved, and how it was done."""
+    return [heading(2, literal("Compression")), *costs(contents, judged), *passes(contents)]
 
 
 def _ruled(judged: Judged, readings: Iterable[Reading]) -> list[tuple[Reading, Finding | None]]:
