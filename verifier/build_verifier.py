@@ -30,9 +30,17 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENTRY = "leangate.verifier"
 PACKAGES = ("checks", "leangate", "pipeline")
-DATA = ("pipeline/attestation/schemas/gate-evidence.json", "pipeline/attestation/schemas/waiver.json")
+DATA = (
+    "pipeline/attestation/schemas/gate-evidence.json",
+    "pipeline/attestation/schemas/waiver.json",
+    "pipeline/card/catalogue/eu-ai-act-annex-iv.json",
+    "pipeline/card/catalogue/eu-ai-act.json",
+    "pipeline/card/catalogue/iso-iec-42001.json",
+    "pipeline/card/catalogue/nist-ai-rmf.json",
+)
 ALLOWED = {
     "cryptography",
+    "markdown_it",
     "numpy",
     "pydantic",
     "pydantic_core",

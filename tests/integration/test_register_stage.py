@@ -220,12 +220,12 @@ def test_a_registration_killed_anywhere_is_taken_up_again(
     roots = {}
     for step in KILLED:
         # A bundle of its own, so that its runs can be told from those of other tests.
-        declared = project_params().bundle.model_copy(update={"title": f"killed at {step}"})
         root = tmp_path / step
         for name in ("artifacts", "policy.yaml"):
             source = layout.root / name
             shutil.copytree(source, root / name) if source.is_dir() else shutil.copy(source, root / name)
-        bundle.run(Layout(root), project_params(bundle=declared))
+        Layout(root).governance.write_text(f"title: killed at {step}\n")
+        bundle.run(Layout(root), project_params())
         roots[step] = root
     done = subprocess.run(
         [sys.executable, "-c", KILLER, json.dumps([[str(root), step] for step, root in roots.items()])],

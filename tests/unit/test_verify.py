@@ -15,6 +15,7 @@ import pytest
 from checks.canonical import dumps, sha256_file
 from checks.errors import EvidenceError, LeanGateError
 from leangate.cli import main
+from pipeline.card.contents import DOCUMENTS
 from pipeline.verification import verify_bundle
 from tests.bundle_project import build_project, judge_project, project_params
 
@@ -57,7 +58,7 @@ def _mend(bundle):
 
 def test_a_bundle_as_it_was_made_is_verified_step_by_step(original, capsys):
     names = [step.name for step in verify_bundle(original)]
-    assert names == ["files", "subject", "verdicts", "card", "signatures"]
+    assert names == ["files", "subject", "verdicts", "documents", "signatures"]
     assert main(["verify", str(original)]) == 0
     said = capsys.readouterr().out
     assert said.rstrip().endswith("verified")
@@ -182,11 +183,36 @@ def test_a_file_too_many_and_one_too_few_are_named(bundle):
         list(verify_bundle(bundle))
 
 
-def test_a_card_that_says_more_is_found(bundle):
-    path = bundle / "MODEL_CARD.md"
-    path.write_text(path.read_text() + "\nComplies with everything.\n")
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_with_another_figure_is_found(bundle, name):
+    path = bundle / name
+    said = path.read_text()
+    # The last figure of each: an accuracy, a count or a digest, whatever stands there.
+    place = max(place for place, sign in enumerate(said) if sign.isdigit())
+    path.write_text(said[:place] + str((int(said[place]) + 1) % 10) + said[place + 1 :])
     _mend(bundle)
-    with pytest.raises(EvidenceError, match="expected the card that follows"):
+    with pytest.raises(EvidenceError, match="expected the text that follows") as caught:
+        list(verify_bundle(bundle))
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_that_is_missing_is_found(bundle, name):
+    (bundle / name).unlink()
+    _edit(bundle / "bundle.json", lambda value: value["files"].pop(name))
+    with pytest.raises(EvidenceError, match="expected a document, got none"):
+        list(verify_bundle(bundle))
+
+
+def test_what_people_declared_cannot_be_changed_afterwards(bundle):
+    path = bundle / "governance.yaml"
+    path.write_text(path.read_text().replace('name: ""', 'name: "Somebody else"'))
+    _mend(bundle)
+    with pytest.raises(EvidenceError, match="expected the text that follows"):
+        list(verify_bundle(bundle))
+    path.write_text("title: [a, list]")
+    _mend(bundle)
+    with pytest.raises(EvidenceError, match=r"governance\.yaml: title"):
         list(verify_bundle(bundle))
 
 
@@ -198,8 +224,8 @@ def test_the_words_of_another_version_are_not_compared_and_not_verified(bundle, 
     (bundle / "MODEL_CARD.md").write_text("Complies with everything.")
     _mend(bundle)
     steps = {step.name: step for step in verify_bundle(bundle)}
-    assert "not compared" in steps["card"].said
-    assert steps["card"].state == "unchecked"
+    assert "not compared" in steps["documents"].said
+    assert steps["documents"].state == "unchecked"
     assert main(["verify", str(bundle)]) == 4
     assert "NOT verified: not all of it could be checked" in capsys.readouterr().out
     assert main(["verify", str(bundle), "--json"]) == 4
@@ -238,7 +264,7 @@ def _pipe(bundle):
 
 def _twice(bundle):
     path = bundle / "bundle.json"
-    path.write_text(path.read_text().replace("{", '{"schema": "leangate/bundle/1", ', 1))
+    path.write_text(path.read_text().replace("{", '{"schema": "leangate/bundle/2", ', 1))
 
 
 def _not_a_number(bundle):
@@ -264,7 +290,8 @@ def _other_slot(bundle):
 
 
 def _nothing_declared(bundle):
-    _edit(bundle / "bundle.json", lambda value: value["declared"].pop("title"))
+    (bundle / "governance.yaml").write_text("purpos: slip")
+    _mend(bundle)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 
 from checks.canonical import dumps, read_json, sha256_bytes, sha256_file
 from checks.errors import EvidenceError, StorageError
-from pipeline.card.contents import read_bundle
+from pipeline.card.contents import DOCUMENTS, read_bundle
 from pipeline.layout import Layout
 from tests.bundle_project import build_project, project_params
 
@@ -68,7 +68,7 @@ def test_the_bundle_holds_the_judged_bytes_and_a_manifest_of_all_files(layout: L
 
     files = files_of(layout.bundle)
     manifest = json.loads(files.pop("bundle.json"))
-    assert manifest["schema"] == "leangate/bundle/1"
+    assert manifest["schema"] == "leangate/bundle/2"
     assert manifest["files"] == {
         name: {"sha256": sha256_bytes(data), "bytes": len(data)} for name, data in files.items()
     }
@@ -76,6 +76,7 @@ def test_the_bundle_holds_the_judged_bytes_and_a_manifest_of_all_files(layout: L
     assert sha256_bytes(files["model.onnx"]) == manifest["onnx_sha256"]
     assert files["decision.json"] == layout.decision("first").read_bytes()
     assert files["policy.yaml"] == layout.policy.read_bytes()
+    assert files["governance.yaml"] == layout.governance.read_bytes()
     assert files["data-findings.json"] == (layout.validation / "findings.json").read_bytes()
     assert {name for name in files if name.startswith("evidence/")} == {
         *(f"evidence/{path.name}" for path in layout.evidence("first").iterdir()),
@@ -120,7 +121,7 @@ def test_the_card_s_own_command_verifies_the_files(layout: Layout) -> None:
     done = verify()
     assert done.returncode == 0
     checked = {line.removesuffix(": OK") for line in done.stdout.splitlines()}
-    assert checked == set(files_of(layout.bundle)) - {"MODEL_CARD.md", "bundle.json"}
+    assert checked == set(files_of(layout.bundle)) - {*DOCUMENTS, "bundle.json"}
     (layout.bundle / "evidence" / "cost.json").write_text("{}", encoding="utf-8")
     assert verify().returncode != 0
 
