@@ -66,9 +66,8 @@ def verify_section(contents: Contents) -> list[Markdown]:
         literal(
             f"In the bundle's folder, `sed -n '/^[0-9a-f]\\{{64\\}}  /p' {CARD} | sha256sum --check` "
             "re-hashes every file that a number of this card came from. `bundle.json` lists the same "
-            "digests, those of all documents included. The decision follows from `policy.yaml` and `evidence/` "
-            "alone, "
-            "and can be judged again from them."
+            "digests, those of all documents included. The decision follows from `policy.yaml` and "
+            "`evidence/` alone, and can be judged again from them."
         ),
         literal(f"```text\n{listed}\n```"),
     ]
