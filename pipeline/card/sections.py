@@ -87,7 +87,7 @@ def decision_section(contents: Contents, judged: Judged) -> list[Markdown]:
             "many examples tell from none in four cases of five."
         ),
         table(("What", "Name", "SHA-256"), [(literal(a), b, literal(f"`{c}`")) for a, b, c in rows]),
-        cite(contents, "decision.json", "policy.yaml"),
+        cite(contents, "decision.json", "policy.yaml", "records/attempts.json"),
     ]
 
 

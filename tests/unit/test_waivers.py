@@ -194,7 +194,7 @@ def test_a_waived_bundle_is_verified_until_its_day_is_over(layout, keys, monkeyp
     _both(layout, keys, until="2026-03-20")
     bundle = _bundle(layout, monkeypatch)
     steps = {step.name: step for step in verify_bundle(bundle)}
-    assert list(steps) == ["files", "subject", "verdicts", "waivers", "card", "signatures"]
+    assert list(steps) == ["files", "subject", "verdicts", "waivers", "documents", "signatures"]
     assert "2 findings did not pass and are waived on 2026-03-01" in steps["waivers"].said
     assert main(["verify", str(bundle)]) == 0
     on_day(date(2026, 3, 20))

@@ -37,6 +37,7 @@ def test_the_file_keeps_every_line_and_gains_the_recipes(project):
         "attempts.jsonl",
         "dvc.yaml",
         "examples",
+        "governance.yaml",
         "params.yaml",
         "policy.yaml",
     ]
