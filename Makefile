@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast soundness verifier mutations zoo bench-compression bench-search check format ui clean
+.PHONY: help env repro test test-fast soundness promote-demo verifier mutations zoo bench-compression bench-search check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ test-fast: $(STAMP) ## all tests but the integration tests
 
 soundness: $(STAMP) ## plant defects into good pipelines, and print what the gates caught and let through
 	@$(BIN)/python benchmarks/soundness.py
+
+promote-demo: $(STAMP) ## from raw data to production and back on a local gated registry, every command shown
+	@$(BIN)/python examples/promote_demo.py
 
 verifier: $(STAMP) ## build the wheel of `leangate-verify`, the offline verifier alone, into dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./verifier
