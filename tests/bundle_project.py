@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from checks.attempts import Round
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
 from checks.evidence import Subject
@@ -44,6 +45,7 @@ class Names:
     option: str = "taylor"
     policy: str = "default"
     onnx_tail: bytes = b""
+    pixels: int = 0
 
 
 def onnx_bytes(seed: int, classes: int = 10) -> bytes:
@@ -91,7 +93,9 @@ def _write_data(layout: Layout, names: Names) -> str:
 
     layout.data.mkdir(parents=True)
     rows = _rows(names)
-    pixels = np.random.default_rng(0).integers(0, 17, size=(len(rows["id"]), *SHAPE), dtype=np.uint8)
+    pixels = np.random.default_rng(names.pixels).integers(
+        0, 17, size=(len(rows["id"]), *SHAPE), dtype=np.uint8
+    )
     np.savez_compressed(layout.data / "examples.npz", pixels=pixels, ids=np.array(rows["id"]))
     pd.DataFrame(rows, dtype="str").to_parquet(layout.data / "manifest.parquet", index=False)
     origins = {
@@ -457,7 +461,9 @@ rules:
 """
 
 
-def judge_project(layout: Layout, *, policy: str = "", base: str = LENIENT) -> None:
+def judge_project(
+    layout: Layout, *, policy: str = "", base: str = LENIENT, after: tuple[Round, ...] = ()
+) -> None:
     """Put the judge's own decision on the evidence, under a policy it passes, in place of the one made up.
 
     Under another base it need not pass; the verdict that stands there is then none.
@@ -488,6 +494,15 @@ def judge_project(layout: Layout, *, policy: str = "", base: str = LENIENT) -> N
     subject = Subject(**decision["subject"])
     evidence = read_evidence(layout.evidence("first"), layout.timing("first"), subject)
     file = load_policy(layout.policy)
+    write_attempt(
+        layout,
+        "first",
+        read_test_digest(layout.data),
+        subject.candidate_sha256,
+        beside=1,
+        after=after,
+        policy_sha256=file.sha256,
+    )
     attempt = read_attempt(layout.attempt("first"))
     assert attempt is not None
     made = decide(file.checks, evidence, file.policy, alpha=attempt.alpha(file.policy))

@@ -181,7 +181,15 @@ def write_artifacts(root: Path, evidence: Evidence, slot: str = "first") -> Layo
 
 
 def write_attempt(
-    layout: Layout, slot: str, test_sha256: str, candidate_sha256: str, *, before: int = 0, beside: int = 0
+    layout: Layout,
+    slot: str,
+    test_sha256: str,
+    candidate_sha256: str,
+    *,
+    before: int = 0,
+    beside: int = 0,
+    after: tuple[Round, ...] = (),
+    policy_sha256: str = "0" * 64,
 ) -> None:
     """Write the record of an attempt, and the file of attempts it stands in.
 
@@ -192,12 +200,14 @@ def write_attempt(
         candidate_sha256: Of the candidate.
         before: Runs of one candidate each that came before.
         beside: Other candidates of the same run.
+        after: Rounds that came before all of these.
+        policy_sha256: Of the policy that lay there.
     """
-    rounds: tuple[Round, ...] = ()
+    rounds = after
     batches = [[sha256_bytes(f"before {index}".encode())] for index in range(before)]
     batches.append([candidate_sha256, *(sha256_bytes(f"beside {index}".encode()) for index in range(beside))])
     for candidates in batches:
-        entry = next_round(rounds, test_sha256, candidates, "0" * 64)
+        entry = next_round(rounds, test_sha256, candidates, policy_sha256)
         assert entry is not None
         rounds = (*rounds, entry)
     write_bytes(layout.attempts_file, "".join(f"{entry.line}\n" for entry in rounds).encode())

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
+from checks.attempts import read_attempt
 from checks.canonical import read_json, sha256_file
 from pipeline.attestation.keys import make_keys, read_signer, read_trusted
 from pipeline.files import write_text
@@ -140,28 +142,37 @@ def _signing(key: Path | None) -> Iterator[None]:
 
 
 def make_bundle(
-    root: Path, key: Path | None, model: str = "digits", *, policy: str = "", tail: bytes = b"", **bundle: Any
+    root: Path,
+    key: Path | None,
+    model: str = "digits",
+    *,
+    policy: str = "",
+    tail: bytes = b"",
+    after: Made | None = None,
+    **bundle: Any,
 ) -> Made:
     """Make a project whose candidate passes, judged for real, with its bundle.
 
     Args:
         root: Where.
         key: Who signs; nobody if None.
-        model: Name under which it is to be registered.
+        model: Name under which it is to be registered; each name has test examples of its own.
         policy: More text at the end of `policy.yaml`, a comment say: another policy.
         tail: More bytes at the end of the ONNX file: another candidate.
+        after: What was judged before it on the same test split.
         bundle: Fields of `params.yaml bundle`: another card.
     """
     root.mkdir(parents=True, exist_ok=True)
-    layout = build_project(root, Names(onnx_tail=tail))
-    judge_project(layout, policy=policy)
+    layout = build_project(root, Names(onnx_tail=tail, pixels=crc32(model.encode())))
+    before = None if after is None else read_attempt(after.layout.attempt("first"))
+    judge_project(layout, policy=policy, after=() if before is None else before.rounds)
     with _signing(key):
-        before = Path.cwd()
+        home = Path.cwd()
         os.chdir(root)
         try:
             params = project_params()
             section = params.bundle.model_copy(update=bundle)
             importlib.import_module("pipeline.bundle").run(layout, project_params(bundle=section))
         finally:
-            os.chdir(before)
+            os.chdir(home)
     return Made(layout, model)

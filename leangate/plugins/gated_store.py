@@ -31,7 +31,13 @@ from leangate.plugins.principal import principal
 from pipeline.ledger.entries import Entry, Head, append
 from pipeline.ledger.verification import export_lines, read_checkpoint
 from pipeline.promotion.config import Trust, load_trust
-from pipeline.promotion.proof import Proof, expect_model_unchanged, expect_signed, prove
+from pipeline.promotion.proof import (
+    Proof,
+    expect_counted_on,
+    expect_model_unchanged,
+    expect_signed,
+    prove,
+)
 from pipeline.promotion.standing import (
     Standing,
     expect_agreed,
@@ -218,6 +224,11 @@ class GatedStore(SqlAlchemyStore):
         with self.ManagedSessionMaker() as session:
             return self._ledger.select(session, name, ("register", "promote"))
 
+    def _registered(self) -> list[Proof]:
+        with self.ManagedSessionMaker() as session:
+            entries = self._ledger.select(session, "", (), ("register",))
+        return [Proof.from_json(entry.detail["proof"]) for entry in entries]
+
     @contextmanager
     def _files(self, name: str, version: str, bundle_uri: str) -> Iterator[tuple[Any, Any]]:
         with ExitStack() as stack:
@@ -293,6 +304,7 @@ class GatedStore(SqlAlchemyStore):
             self._refuse("register", name, "", broken, source=_value(source))
             raise
         with self._act("register", name, proof=proof.to_json(), **place) as act:
+            expect_counted_on(proof, self._registered())
             made = super().create_model_version(name, source, tags=kept, **rest)
             act.version = str(made.version)
             if super().get_model_version_download_uri(name, made.version) != place["model_uri"]:

@@ -3,22 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checks.attempts import read_attempt
 from checks.canonical import sha256_file
 from checks.errors import EvidenceError
 from pipeline.attestation.envelopes import read_signed
-from pipeline.card.contents import MANIFEST, list_files, read_bundle
+from pipeline.card.contents import MANIFEST, Contents, list_files, read_bundle
 from pipeline.params import load_yaml
 from pipeline.verification import verify_bundle
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key
 
-__all__ = ["ONNX", "Proof", "expect_model_unchanged", "expect_signed", "expect_unchanged", "prove"]
+__all__ = [
+    "ONNX",
+    "Proof",
+    "expect_counted_on",
+    "expect_model_unchanged",
+    "expect_signed",
+    "expect_unchanged",
+    "prove",
+]
 
 ONNX = "model.onnx"
 _DESCRIPTION = "MLmodel"
@@ -38,6 +47,8 @@ class Proof:
         decision_sha256: Of the decision.
         bundle_sha256: Of the bundle's manifest.
         makers: Ids of the keys that signed the bundle.
+        attempt: The how manieth candidate its test split was shown: `number`, of the split `test_sha256`;
+            `rounds` has the SHA-256 of the line of every round so far.
         waivers: What was waived: rule, slice, the last day on which it is, and the id of the key that did.
         bundle: Path to SHA-256 of every file of the bundle.
         model: Path to SHA-256 of every file that is loaded or shown with the model.
@@ -50,6 +61,7 @@ class Proof:
     decision_sha256: str
     bundle_sha256: str
     makers: tuple[str, ...]
+    attempt: Mapping[str, Any]
     waivers: tuple[Mapping[str, str], ...]
     bundle: Mapping[str, str]
     model: Mapping[str, str]
@@ -101,6 +113,46 @@ def _expect_loads(folder: Path) -> None:
             )
 
 
+def _attempt(bundle: Path, contents: Contents) -> dict[str, Any]:
+    """Return the attempt; refused if it was written down under another policy than the decision's."""
+    path = bundle / "records" / "attempts.json"
+    attempt = read_attempt(path)
+    if attempt is None:
+        raise EvidenceError("expected an attempt on a test split, got none", where=str(path))
+    planned, decided = attempt.rounds[-1].policy_sha256, contents.digest("policy.yaml")
+    if planned != decided:
+        raise EvidenceError(
+            f"expected a decision under the policy that lay there before the test split was looked at, "
+            f"{planned}, got one under {decided}",
+            where=str(path),
+            hint="a policy is approved first; judge a new candidate, or on a fresh test split",
+        )
+    return {
+        "test_sha256": attempt.test_sha256,
+        "number": attempt.number,
+        "rounds": [one.sha256 for one in attempt.rounds],
+    }
+
+
+def expect_counted_on(proof: Proof, earlier: Iterable[Proof]) -> None:
+    """Refuse an attempt that was counted past what is registered on the same test split.
+
+    Raises:
+        EvidenceError: if the rounds of one are not the beginning of the other's.
+    """
+    mine = proof.attempt["rounds"]
+    for other in earlier:
+        theirs = other.attempt["rounds"]
+        common = min(len(mine), len(theirs))
+        if other.attempt["test_sha256"] == proof.attempt["test_sha256"] and mine[:common] != theirs[:common]:
+            raise EvidenceError(
+                f"expected attempt {proof.attempt['number']} counted on from the {len(theirs)} rounds that "
+                "are registered on this test split, got another count",
+                where="attempts.jsonl",
+                hint="bring back the lines that were lost, and judge again; or take a fresh test split",
+            )
+
+
 def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
     """Derive every verdict anew, and hold the files that would be loaded against what was judged.
 
@@ -146,6 +198,7 @@ def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
         decision_sha256=contents.digest("decision.json"),
         bundle_sha256=digests[MANIFEST],
         makers=signed.keys,
+        attempt=_attempt(bundle, contents),
         waivers=tuple(
             {"rule": one.rule, "slice": one.slice, "until": one.until.isoformat(), "key": one.key_id}
             for one in contents.waivers

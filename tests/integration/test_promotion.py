@@ -66,7 +66,7 @@ def approvers(keys: Keys, tmp_path: Path) -> Path:
 
 def two_versions(keys: Keys, tmp_path: Path, model: str) -> tuple[Made, Made]:
     first = make_bundle(tmp_path / "first", keys.private("maker"), model)
-    second = make_bundle(tmp_path / "second", keys.private("maker"), model, tail=b"\x7a\x02hi")
+    second = make_bundle(tmp_path / "second", keys.private("maker"), model, tail=b"\x7a\x02hi", after=first)
     assert first.onnx_sha256 != second.onnx_sha256
     return first, second
 
@@ -147,6 +147,35 @@ def test_a_bundle_that_no_maker_signed_is_not_registered(
         made.register(server.uri)
 
 
+def test_attempts_that_were_counted_anew_are_not_registered(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    first = make_bundle(tmp_path / "first", keys.private("maker"), "forgetful")
+    anew = make_bundle(tmp_path / "anew", keys.private("maker"), "forgetful", tail=b"\x7a\x02hi")
+    first.register(server.uri)
+    with pytest.raises(
+        BlockedError, match=r"attempts\.jsonl: expected attempt 1 counted on from the 1 rounds"
+    ):
+        anew.register(server.uri)
+
+
+def test_a_policy_changed_after_the_test_split_was_looked_at_is_not_registered(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        import tests.bundle_project
+
+        write = tests.bundle_project.write_attempt
+        patch.setattr(
+            tests.bundle_project,
+            "write_attempt",
+            lambda *a, **k: write(*a, **(k | {"policy_sha256": "0" * 64})),
+        )
+        made = make_bundle(tmp_path / "made", keys.private("maker"), "swapped")
+    with pytest.raises(BlockedError, match="the policy that lay there before the test split was looked at"):
+        made.register(server.uri)
+
+
 def test_bytes_changed_on_disk_are_not_resolved_nor_promoted(
     server: Server, keys: Keys, desk: Desk, tmp_path: Path
 ) -> None:
@@ -199,7 +228,7 @@ def test_an_alias_moved_in_the_database_itself_is_not_resolved(
 def test_wrong_use_is_told(desk: Desk) -> None:
     assert "not found" in desk("promote", "nobody", "1", code=2)
     assert "expected a day" in desk("approve", "road", "1", "--until", "soon", by="approver", code=2)
-    assert "printable characters" in desk("revoke", "road", "1", "--reason", "  ", code=1)
+    assert "not found" in desk("revoke", "nobody", "1", "--reason", "why", code=2)
     desk("history", "nobody", code=1)
 
 

@@ -18,6 +18,7 @@ from pipeline.ledger.entries import Entry
 from pipeline.promotion.config import load_trust
 from pipeline.promotion.proof import (
     Proof,
+    expect_counted_on,
     expect_model_unchanged,
     expect_signed,
     expect_unchanged,
@@ -63,6 +64,10 @@ MLMODEL = """flavors:
 """
 
 
+def attempt(test: str, *rounds: str) -> dict[str, Any]:
+    return {"test_sha256": test, "number": len(rounds), "rounds": list(rounds)}
+
+
 class Papers:
     """An approval of anything, for a version that was made up."""
 
@@ -75,7 +80,17 @@ class Story:
     def __init__(self, keys: Keys) -> None:
         self.keys, self.entries = keys, []
         self.proof = Proof(
-            ONNX, "d" * 64, "e" * 64, POLICY, "f" * 64, BUNDLE, (keys.ids["maker"],), (), {}, {}
+            ONNX,
+            "d" * 64,
+            "e" * 64,
+            POLICY,
+            "f" * 64,
+            BUNDLE,
+            (keys.ids["maker"],),
+            attempt("t", "1"),
+            (),
+            {},
+            {},
         )
 
     def tell(self, act: str, *, by: str | None = None, version: str = "1", **detail: Any) -> Story:
@@ -224,6 +239,17 @@ def test_a_key_that_was_withdrawn_counts_no_longer(story: Story) -> None:
     story.proof = replace(story.proof, makers=("0" * 64,))
     with pytest.raises(EvidenceError, match="signed by a key that counts"):
         story.policy().register().approve().promote()
+
+
+def test_attempts_are_counted_on(story: Story) -> None:
+    def proof(*rounds: str, test: str = "t") -> Proof:
+        return replace(story.proof, attempt=attempt(test, *rounds))
+
+    expect_counted_on(proof("1", "2"), [proof("1"), proof("1", "2", "3"), proof("9", test="another")])
+    expect_counted_on(proof("1"), [])
+    for forgotten in (proof("2"), proof("2", "1"), proof("1", "3", "2")):
+        with pytest.raises(EvidenceError, match="counted on from the 2 rounds"):
+            expect_counted_on(forgotten, [proof("1", "2")])
 
 
 def test_who_holds_an_alias_and_since_when(story: Story) -> None:
