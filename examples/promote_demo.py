@@ -174,14 +174,14 @@ def _promote(walk: Walk) -> None:
 
 def _second(walk: Walk) -> None:
     walk.say("A second version: the same model with another limitation on its card.")
-    params = walk.home / "params.yaml"
-    text = params.read_text()
+    declared = walk.home / "governance.yaml"
+    text = declared.read_text()
     if "  limitations:\n" not in text:
-        sys.exit("expected bundle.limitations in params.yaml")
-    params.write_text(
+        sys.exit("expected use.limitations in governance.yaml")
+    declared.write_text(
         text.replace("  limitations:", "  limitations:\n    - Not tried on digits of children.", 1)
     )
-    walk.run("git", "diff", "--unified=0", "params.yaml", last=1)
+    walk.run("git", "diff", "--unified=0", "governance.yaml", last=1)
     walk.run("leangate", "run", by="maker", last=1)
     walk.run("leangate", "approve", MODEL, "2", by="approver")
     walk.run("leangate", "promote", MODEL, "2")

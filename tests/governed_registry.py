@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ def make_bundle(
     policy: str = "",
     tail: bytes = b"",
     after: Made | None = None,
-    **bundle: Any,
+    title: str = "",
 ) -> Made:
     """Make a project whose candidate passes, judged for real, with its bundle.
 
@@ -160,7 +161,7 @@ def make_bundle(
         policy: More text at the end of `policy.yaml`, a comment say: another policy.
         tail: More bytes at the end of the ONNX file: another candidate.
         after: What was judged before it on the same test split.
-        bundle: Fields of `params.yaml bundle`: another card.
+        title: Of the model on its card, in place of the project's: another bundle.
     """
     root.mkdir(parents=True, exist_ok=True)
     layout = build_project(root, Names(onnx_tail=tail, pixels=crc32(model.encode())))
@@ -170,9 +171,10 @@ def make_bundle(
         home = Path.cwd()
         os.chdir(root)
         try:
-            params = project_params()
-            section = params.bundle.model_copy(update=bundle)
-            importlib.import_module("pipeline.bundle").run(layout, project_params(bundle=section))
+            if title:
+                declared = layout.governance.read_text(encoding="utf-8")
+                write_text(layout.governance, re.sub("(?m)^title: .*", f"title: {title}", declared))
+            importlib.import_module("pipeline.bundle").run(layout, project_params())
         finally:
             os.chdir(home)
     return Made(layout, model)
