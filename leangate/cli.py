@@ -111,6 +111,18 @@ def _add_attempts(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="attempts.jsonl of the other branch")
 
 
+def _add_redact(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.redact import HELP
+
+    parser = commands.add_parser(
+        "redact",
+        help="answer an erasure request: nobody can tell any more whose rows evidence holds",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of an example or a unit, as in the source")
+
+
 def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.search import HELP
 
@@ -211,6 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("table", help="print the table of candidates of the last run")
     _add_policy_commands(commands)
     _add_attempts(commands)
+    _add_redact(commands)
     _add_search(commands)
     _add_targets(commands)
     _add_signing(commands)
@@ -246,6 +259,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
                     as_json=options.json,
                 )
             )
+        case "redact":
+            from leangate.redact import redact
+
+            return _print(*redact(root, options.names))
         case "attempts":
             from leangate.attempts import merge
 

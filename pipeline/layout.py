@@ -81,6 +81,11 @@ class Layout:
         """attempt: a record a slot."""
         return self.artifacts / "attempts"
 
+    @property
+    def pseudonyms(self) -> Path:
+        """Names and salts behind the pseudonyms of examples and units; no output of a stage, never shared."""
+        return self.root / "restricted" / "pseudonyms.jsonl"
+
     def attempt(self, slot: str) -> Path:
         """attempt: the attempt of one finalist, written before anything looks at the test split."""
         return self.attempts / f"{slot}.json"

@@ -65,6 +65,9 @@ class Prepare(Section):
     )
     splits: Splits | None = Field(description="null keeps the splits that the source names")
     slices: tuple[Name, ...] = Field(description="slice columns: computed by name, or given by the source")
+    pseudonyms: bool = Field(
+        default=False, description="ids and units as salted digests; names stay in `restricted/`"
+    )
     max_examples: int = Field(default=1_000_000, ge=1)
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="of one image, checked before decoding")
 

@@ -154,7 +154,7 @@ def _sources(manifest: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _write(folder: Path, examples: SourceExamples, manifest: pd.DataFrame, facts: dict[str, Any]) -> None:
     np.savez_compressed(
-        folder / "examples.npz", pixels=examples.pixels, ids=np.array(examples.ids, dtype=np.str_)
+        folder / "examples.npz", pixels=examples.pixels, ids=np.array(manifest["id"].tolist(), dtype=np.str_)
     )
     manifest.to_parquet(folder / "manifest.parquet", index=False)
     digests = {
@@ -162,6 +162,17 @@ def _write(folder: Path, examples: SourceExamples, manifest: pd.DataFrame, facts
         "manifest_sha256": sha256_file(folder / "manifest.parquet"),
     }
     write_json(folder / "data.json", facts | digests)
+
+
+def _hide(layout: Layout, manifest: pd.DataFrame) -> dict[str, Any]:
+    """Put pseudonyms in place of ids and units; names and salts are written down first."""
+    from pipeline.data.pseudonyms import read_pseudonyms, write_pseudonyms
+
+    pseudonyms = read_pseudonyms(layout.pseudonyms)
+    manifest["id"] = pseudonyms.of("example", manifest["id"].tolist())
+    manifest["unit"] = pseudonyms.of("unit", manifest["unit"].tolist())
+    write_pseudonyms(layout.pseudonyms, pseudonyms)
+    return {"pseudonyms": pseudonyms.digest()}
 
 
 def run(layout: Layout, params: Params) -> None:
@@ -201,9 +212,12 @@ def run(layout: Layout, params: Params) -> None:
             where=f"params.yaml prepare.source ({params.prepare.source})",
         )
     tested = [row for row, split in enumerate(splits) if split == "test"]
+    classes = _classes(values["label"], values["id"], params.prepare)
+    hidden = _hide(layout, manifest) if params.prepare.pseudonyms else {}
     facts = {
         "schema": "leangate/data/1",
-        "classes": _classes(values["label"], values["id"], params.prepare),
+        **hidden,
+        "classes": classes,
         "pixel_max": int(examples.pixel_max),
         "shape": [int(size) for size in examples.pixels.shape[1:]],
         "rows": count,
