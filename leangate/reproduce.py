@@ -18,6 +18,7 @@ from pipeline.failures import FAILURE_FILE
 from pipeline.fields import read_fields
 from pipeline.files import write_text
 from pipeline.layout import Layout
+from pipeline.governance import load_governance
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, expect_measured, load_policy
 from pipeline.report import render_table
@@ -192,12 +193,13 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
         `select`, 0 says that they are done and nothing was judged.
 
     Raises:
-        InputError: if the folder, `params.yaml` or `policy.yaml` is wrong, or no candidate can pass the
-            policy on the prepared data; nothing is trained then.
+        InputError: if the folder, `params.yaml`, `policy.yaml` or `governance.yaml` is wrong, or no candidate
+            can pass the policy on the prepared data; nothing is trained then.
     """
     _check_folder(root)
     layout = Layout(root)
     params, file = load_params(layout.params), load_policy(layout.policy)
+    load_governance(layout.governance)
     expect_measured(file.policy, params, layout.policy.name)
     _expect_files(params, root)
     judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))

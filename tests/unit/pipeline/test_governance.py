@@ -88,6 +88,16 @@ def test_any_stage_stops_at_a_slip_before_it_runs(project, capsys):
     assert not (project / "artifacts").exists()
 
 
+def test_a_run_stops_at_a_slip_before_dvc_starts(project, monkeypatch, capsys):
+    from leangate.cli import main
+
+    (project / ".dvc").mkdir()
+    (project / "governance.yaml").unlink()
+    monkeypatch.chdir(project)
+    assert main(["run"]) == 2
+    assert "governance.yaml: expected a readable file" in capsys.readouterr().err
+
+
 def test_the_section_that_params_had_says_where_it_went(project):
     path = project / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8") + "\nbundle: {title: x}\n", encoding="utf-8")
