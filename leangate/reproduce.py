@@ -17,8 +17,8 @@ from checks.errors import DataError, EvidenceError, InputError, LeanGateError, P
 from pipeline.failures import FAILURE_FILE
 from pipeline.fields import read_fields
 from pipeline.files import write_text
-from pipeline.layout import Layout
 from pipeline.governance import load_governance
+from pipeline.layout import Layout
 from pipeline.params import Params, load_params
 from pipeline.policy_file import PolicyFile, expect_measured, load_policy
 from pipeline.report import render_table
