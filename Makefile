@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast soundness promote-demo verifier mutations zoo bench-compression bench-search check format ui clean
+.PHONY: help env repro test test-fast soundness promote-demo verifier mutations zoo bench-compression bench-search bench-registry check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ soundness: $(STAMP) ## plant defects into good pipelines, and print what the gat
 
 promote-demo: $(STAMP) ## from raw data to production and back on a local gated registry, every command shown
 	@$(BIN)/python examples/promote_demo.py
+
+bench-registry: $(STAMP) ## what a gated registry costs beside a plain one, with a 50 MB model
+	@$(BIN)/python benchmarks/registry_speed.py
 
 verifier: $(STAMP) ## build the wheel of `leangate-verify`, the offline verifier alone, into dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./verifier

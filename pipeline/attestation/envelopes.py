@@ -27,7 +27,7 @@ from pipeline.files import write_text
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer
 
-__all__ = ["Signed", "attest", "open_envelope", "read_signed", "seal"]
+__all__ = ["Signed", "attest", "open_envelope", "read_signed", "seal", "who_signed"]
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_LINES = 100
@@ -132,3 +132,25 @@ def read_signed(folder: Path, contents: Contents, trusted: Mapping[str, Key]) ->
             f"expected one statement of each kind {want}, got {sorted(kinds)}", where=str(path)
         )
     return Signed(tuple(kinds), tuple(sorted(by_all or ())), tuple(sorted(strangers)))
+
+
+def who_signed(folder: Path, files: Mapping[str, str], trusted: Mapping[str, Key]) -> tuple[str, ...]:
+    """Return which trusted keys signed every statement of a bundle that was read before.
+
+    Args:
+        folder: The bundle.
+        files: SHA-256 of each of its files, as they are now, without the attestations.
+        trusted: Public keys by their ids.
+
+    Raises:
+        EvidenceError: if a statement is about other files, or a trusted key's signature does not hold.
+    """
+    path = folder / ATTESTATIONS
+    by_all = set(trusted)
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path} line {number}"
+        value, held, _ = open_envelope(line, where, trusted)
+        if not isinstance(value, dict) or value.get("subject") != statement(files, "", {})["subject"]:
+            raise EvidenceError("expected a statement about these files, got another", where=where)
+        by_all &= held
+    return tuple(sorted(by_all))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from checks.attempts import read_attempt
 from checks.canonical import sha256_file
 from checks.errors import EvidenceError
-from pipeline.attestation.envelopes import read_signed
-from pipeline.card.contents import MANIFEST, Contents, list_files, read_bundle
+from pipeline.attestation.envelopes import read_signed, who_signed
+from pipeline.card.contents import ATTESTATIONS, MANIFEST, Contents, list_files, read_bundle
 from pipeline.params import load_yaml
 from pipeline.verification import verify_bundle
 
@@ -240,11 +240,11 @@ def expect_signed(proof: Proof, bundle: Path, makers: Mapping[str, Key]) -> None
         EvidenceError: if a file changed, or no key that counts has signed.
     """
     expect_unchanged(proof.bundle, bundle, "the bundle")
-    _, contents = read_bundle(bundle)
-    signed = read_signed(bundle, contents, makers)
-    if not signed.keys:
-        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
+    # What the statements say was held against these very bytes when the version was registered.
+    files = {name: digest for name, digest in proof.bundle.items() if name != ATTESTATIONS}
+    if not who_signed(bundle, files, makers):
         raise EvidenceError(
-            f"expected a bundle signed by one of {len(makers)} makers, got {by}",
-            hint="the key was withdrawn or never trusted; sign and register again",
+            f"expected a bundle signed by one of {len(makers)} makers, got one by "
+            + ", ".join(key[:16] for key in proof.makers),
+            hint="the key was withdrawn; sign and register again",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from checks.canonical import sha256_file
 from checks.errors import EvidenceError, InputError
 from pipeline.attestation.keys import read_trusted
 from pipeline.ledger.entries import Entry
@@ -275,6 +277,35 @@ def test_a_proof_is_what_the_files_are(made: Made, model: Path, keys: Keys) -> N
     assert Proof.from_json(json.loads(json.dumps(proof.to_json()))) == proof
     expect_signed(proof, made.layout.bundle, trust.makers)
     expect_model_unchanged(proof, model)
+
+
+def test_signatures_are_looked_at_again(made: Made, model: Path, keys: Keys) -> None:
+    makers = load_trust({"LEANGATE_REGISTRY": str(keys.config)}).makers
+    proof = prove(made.layout.bundle, model, makers)
+    with pytest.raises(EvidenceError, match="signed by one of 1 makers"):
+        expect_signed(proof, made.layout.bundle, read_trusted(keys.public("stranger")))
+    lines = made.layout.bundle / "attestations.jsonl"
+    whole = lines.read_bytes()
+    for forged, want in (
+        (whole.replace(b"keyid", b"keyld"), "attestations.jsonl"),
+        (
+            re.sub(rb'"sig":"(.)', lambda found: b'"sig":"' + (b"1" if found[1] == b"0" else b"0"), whole),
+            "jsonl",
+        ),
+    ):
+        lines.write_bytes(forged)
+        with pytest.raises(EvidenceError, match=want):
+            expect_signed(proof, made.layout.bundle, makers)
+        if forged != whole:
+            told = replace(proof, bundle=dict(proof.bundle) | {"attestations.jsonl": sha256_file(lines)})
+            with pytest.raises(EvidenceError, match=want):
+                expect_signed(told, made.layout.bundle, makers)
+    lines.write_bytes(whole)
+    (made.layout.bundle / "extra").write_bytes(b"")
+    other = replace(proof, bundle=dict(proof.bundle) | {"extra": sha256_file(made.layout.bundle / "extra")})
+    with pytest.raises(EvidenceError, match="a statement about these files"):
+        expect_signed(other, made.layout.bundle, makers)
+    (made.layout.bundle / "extra").unlink()
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "MLmodel", "requirements.txt", "new.py"])
