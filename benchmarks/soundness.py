@@ -31,8 +31,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 from checks.evidence import Evidence
 from checks.statistics.binomial import clopper_pearson_upper
 from tests.planted.ladder import LADDER, SEVERITIES, Climbed, Harm, climb
-from tests.planted.rows import ROWS
-from tests.planted.workshop import Judged, Project, Workshop
+from tests.planted.rows import ROWS, Judgeable
+from tests.planted.workshop import Judged, Workshop
 
 _WORKERS = 2
 _LEAST_PROMOTED = 0.9
@@ -54,7 +54,7 @@ def _say(text: str) -> None:
 
 
 def _tally_rows(workshop: Workshop, tallies: dict[str, _Tally], seed: int) -> None:
-    kept: dict[Callable[[Workshop], Project], Judged] = {}
+    kept: dict[Callable[[Workshop], Judgeable], Judged] = {}
     for row in ROWS:
         tally = tallies[row.number]
         defective = row.plant(workshop).judge()

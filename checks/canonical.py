@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ __all__ = [
     "dumps",
     "read_json",
     "read_json_text",
-    "refuse_constant",
     "sha256_bytes",
     "sha256_file",
     "sha256_value",
 ]
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+_MAX_DEPTH = 100
 
 
 def dumps(value: Any) -> str:
@@ -60,12 +61,7 @@ def sha256_file(path: Path) -> str:
         raise StorageError(f"expected a readable file, got {error.strerror}", where=str(path)) from error
 
 
-def refuse_constant(text: str) -> float:
-    """Refuse NaN and infinities, which Python's JSON reader would let through; its `parse_constant`.
-
-    Raises:
-        ValueError: always.
-    """
+def _refuse_constant(text: str) -> float:
     raise ValueError(f"non-finite number {text}")
 
 
@@ -77,7 +73,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, refusing duplicate keys, non-finite numbers and files over 64 MiB.
+    """Read a JSON file of at most 64 MiB, refusing what `read_json_text` does.
 
     Raises:
         EvidenceError: if the file is missing, too large, or not such JSON.
@@ -94,13 +90,40 @@ def read_json(path: Path) -> Any:
     return read_json_text(text, str(path))
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # JSON has no infinity, but 1e999 reads as one
+        raise ValueError(f"non-finite number {text[:40]}")
+    return value
+
+
+def _expect_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for entry in level
+            if isinstance(entry, dict | list)
+            for inner in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not level:
+            return
+    raise ValueError(f"more than {_MAX_DEPTH} levels")
+
+
 def read_json_text(text: str, where: str = "") -> Any:
-    """Read JSON, refusing duplicate keys and non-finite numbers.
+    """Read JSON, refusing duplicate keys, non-finite numbers, lone surrogates and more than 100 levels.
 
     Raises:
         EvidenceError: if it is not such JSON.
     """
     try:
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique_keys)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys
+        )
+        _expect_shallow(value)
+        if "\\u" in text:  # an escape may stand for half a character, which no output could show
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"expected JSON, got {error}", where=where) from error

@@ -11,6 +11,7 @@ LeanGateError                 exit code 4, could not judge
 ├── BlockedError              exit code 1, nothing passed
 ├── InconclusiveError         exit code 3, more data would settle it
 ├── EvidenceError             evidence is missing, malformed or of something else
+│   └── SchemaError           a file is of a version of its schema that is not known here
 ├── CheckError                a check broke or broke its contract
 ├── CompressionError          a pass could not do what was asked
 ├── ProbeError                a model could not be run for measurement
@@ -37,7 +38,9 @@ __all__ = [
     "PolicyError",
     "ProbeError",
     "RegistryError",
+    "SchemaError",
     "StorageError",
+    "refuse_schema",
 ]
 
 
@@ -101,6 +104,10 @@ class EvidenceError(LeanGateError):
     """Evidence is missing, malformed, or about another artifact."""
 
 
+class SchemaError(EvidenceError):
+    """A file is of a version of its schema that this code does not know."""
+
+
 class CheckError(LeanGateError):
     """A check raised, or returned something its contract forbids."""
 
@@ -119,3 +126,22 @@ class RegistryError(LeanGateError):
 
 class StorageError(LeanGateError):
     """A file could not be written or read."""
+
+
+def refuse_schema(expected: str, came: object, where: str, hint: str = "") -> EvidenceError:
+    """Return the error on a file of another schema: `SchemaError` if only its version is another.
+
+    Args:
+        expected: The one that is known, for example `leangate/decision/1`.
+        came: What the file says.
+        where: The file.
+        hint: What to do about a file of no such schema.
+    """
+    family, _, version = came.rpartition("/") if isinstance(came, str) else ("", "", "")
+    if version.isdecimal() and family == expected.rpartition("/")[0]:
+        return SchemaError(
+            f"expected schema {expected}, the one known here, got {came}"[:200],
+            where=where,
+            hint="use the version of LeanGate that made the file, or a later one",
+        )
+    return EvidenceError(f"expected schema {expected}, got {came!r}"[:200], where=where, hint=hint)

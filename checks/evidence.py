@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from checks.canonical import read_json, sha256_file
 from checks.contract_runs import Contract, read_contract
-from checks.errors import EvidenceError
+from checks.errors import EvidenceError, refuse_schema
 from checks.tables import CPU, Providers, Subject, Table, expect_unique, read_table
 from checks.timing import Timing, read_timing
 
@@ -260,7 +260,7 @@ def _attacks(path: Path, subject: Subject, examples: int) -> Attacks:
 def _json_of(path: Path, schema: str, subject: Subject, *names: str) -> Mapping[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema") != schema:
-        raise EvidenceError(f"expected schema {schema}", where=str(path))
+        raise refuse_schema(schema, value.get("schema") if isinstance(value, dict) else None, str(path))
     for name in names:
         if value.get(name) != getattr(subject, name):
             raise EvidenceError(

@@ -7,9 +7,8 @@ missing, of another type or of another shape is refused with what was expected a
 
 from __future__ import annotations
 
-import json
+import math
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checks.canonical import refuse_constant
-from checks.errors import EvidenceError
+from checks.canonical import read_json_text
+from checks.errors import EvidenceError, refuse_schema
 
 __all__ = ["CPU", "MAX_TABLE_BYTES", "Providers", "Subject", "Table", "expect_unique", "read_table"]
 
 MAX_TABLE_BYTES = 4 * 1024**3
+
+_MOST_ARRAYS = 10_000
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""Of the versions of NumPy's format; the third is for names of fields, which no table has."""
 
 _MAKE_AGAIN = "run `dvc repro` to make it again"
 
@@ -70,11 +77,30 @@ CPU = Providers()
 """What every session runs on that declares nothing else."""
 
 
+def _expect_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse an array whose own header asks for other memory than its bytes fill."""
+    if not member.filename.endswith(".npy") or member.compress_type not in _COMPRESSIONS:
+        raise ValueError(f"{member.filename!r:.80} is no array, stored or deflated")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _READERS:
+            raise ValueError(f"{member.filename!r:.80} is of version {version}")
+        shape, _, dtype = _READERS[version](file)
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or size != member.file_size:
+        raise ValueError(f"{member.filename!r:.80} names {shape} of {dtype}, and holds something else"[:300])
+
+
 def _bounded_members(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_TABLE_BYTES:
-        raise EvidenceError(f"expected at most {MAX_TABLE_BYTES} bytes, got {size}", where=str(path))
+        members = archive.infolist()
+        if len(members) > _MOST_ARRAYS or len({member.filename for member in members}) != len(members):
+            raise ValueError(f"more than {_MOST_ARRAYS} arrays, or two of one name")
+        size = sum(member.file_size for member in members)
+        if size > MAX_TABLE_BYTES:
+            raise EvidenceError(f"expected at most {MAX_TABLE_BYTES} bytes, got {size}", where=str(path))
+        for member in members:
+            _expect_member(archive, member)
 
 
 def read_table(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -94,24 +120,18 @@ def read_table(path: Path, schema: str) -> tuple[dict[str, Any], dict[str, npt.N
         _bounded_members(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")), parse_constant=refuse_constant)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+        header = read_json_text(str(arrays.pop("header")), str(path))
+    except EvidenceError:
+        raise
+    except Exception as error:  # whatever is wrong with it, it is no table
         raise EvidenceError(
-            f"expected a table of evidence, got {type(error).__name__}: {error}",
+            f"expected a table of evidence, got {type(error).__name__}: {error}"[:400],
             where=str(path),
             hint=_MAKE_AGAIN,
         ) from error
     if not isinstance(header, dict) or header.get("schema") != schema:
         came = header.get("schema") if isinstance(header, dict) else header
-        raise EvidenceError(f"expected schema {schema}, got {came}", where=str(path))
+        raise refuse_schema(schema, came, str(path))
     return header, arrays
 
 

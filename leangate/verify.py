@@ -23,14 +23,14 @@ HELP = """Check a bundle from its own files alone, without network, MLflow, torc
 file has the digest it is named with; that decision, policy, records and evidence are about this ONNX
 file; that every measurement and verdict follows from the evidence; that what blocks and ships all the same
 is waived by an approver of the policy, and still is on the day of --at; that the card says nothing else;
-and, with --trust, that one of the keys there signed all of it.
+and, with --trust, that one of the keys there signed all of it, none of them named in a file `revoked` there.
 
 exit codes:
   0  all of it holds
   1  something does not; the last line says what
   2  wrong use, or no bundle there
-  4  could not be checked: a file cannot be read, the policy names checks that are not installed, or the card
-     is of another version and no trusted signature answers for it
+  4  could not be checked: a file cannot be read or is of a schema that is not known here, the policy names
+     checks that are not installed, or the card is of another version and no trusted signature answers for it
 """
 
 
@@ -85,31 +85,42 @@ def verify(folder: Path, trust: Sequence[Path], *, as_json: bool, at: str | None
         InputError: if there is no such folder, no key to trust, or `at` names no day.
         LeanGateError: if it cannot be checked.
     """
-    from checks.errors import EvidenceError, InputError, PolicyError
+    from checks.errors import EvidenceError, InputError, PolicyError, SchemaError, StorageError
     from pipeline.card.contents import MANIFEST
     from pipeline.verification import verify_bundle
 
-    if not (folder / MANIFEST).is_file():
+    try:
+        found = (folder / MANIFEST).is_file()
+    except OSError as failed:
+        raise StorageError(
+            f"expected a readable folder, got {failed.strerror}", where=str(folder)
+        ) from failed
+    if not found:
         raise InputError(
             f"expected a bundle, got no {MANIFEST}",
             where=str(folder),
             hint="name the folder that the stage `bundle` writes, artifacts/bundle",
         )
     on = _day(at)
-    trusted = None
+    trusted, revoked = None, dict[str, str]()
     if trust:
-        from pipeline.attestation.keys import read_trusted
+        from pipeline.attestation.keys import read_revoked, read_trusted
 
-        trusted = {name: key for path in trust for name, key in read_trusted(path).items()}
+        for path in trust:
+            revoked |= read_revoked(path)
+        keys = {name: key for path in trust for name, key in read_trusted(path).items()}
+        trusted = {name: key for name, key in keys.items() if name not in revoked}
     steps: list[Step] = []
     error: LeanGateError | None = None
     try:
-        for step in verify_bundle(folder, trusted, on=on):
+        for step in verify_bundle(folder, trusted, on=on, revoked=revoked):
             steps.append(step)  # noqa: PERF402 - what held before one does not is shown
     except (EvidenceError, PolicyError) as caught:
         error = caught
     whole = all(step.state != "unchecked" for step in steps)
-    code = 1 if error is not None else 0 if whole else 4
+    # A version that is not known here says nothing against the bundle, and nothing for it.
+    unknown = isinstance(error, SchemaError) or not whole
+    code = 4 if unknown else 0 if error is None else 1
     if as_json:
         value = {
             "verified": code == 0,

@@ -19,11 +19,12 @@ from pipeline.card.contents import (
     MANIFEST,
     TABLES,
     Contents,
-    list_files,
     read_bundle,
     read_contents,
+    with_digest,
 )
 from pipeline.card.documents import documents
+from pipeline.card.files import list_files
 from pipeline.data.dataset import data_digest
 from pipeline.fields import Fields, read_fields
 from pipeline.files import output_dir, write_json, write_text
@@ -236,5 +237,5 @@ def run(layout: Layout, params: Params) -> None:
         environment = Fields(_environment(), f"{MANIFEST} environment")
         for name, text in documents(contents, environment).items():
             write_text(folder / name, text)
-        write_json(folder / MANIFEST, _manifest(folder, contents, environment))
+        write_json(folder / MANIFEST, with_digest(_manifest(folder, contents, environment)))
         _sign(folder, layout)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.canonical import read_json
-from checks.errors import EvidenceError
+from checks.errors import EvidenceError, refuse_schema
 
 __all__ = ["Fields", "expect_schema", "read_fields"]
 
@@ -132,5 +132,5 @@ def expect_schema(value: object, schema: str, where: str) -> Fields:
     """Return `value` as fields if it is an object of this schema, else raise `EvidenceError`."""
     came = value.get("schema") if isinstance(value, dict) else type(value).__name__
     if not isinstance(value, dict) or came != schema:
-        raise EvidenceError(f"expected schema {schema}, got {came!r}"[:200], where=where, hint=_HINT)
+        raise refuse_schema(schema, came, where, _HINT)
     return Fields(value, where)

@@ -35,6 +35,7 @@ __all__ = [
 
 MAX_YAML_BYTES = 1024 * 1024
 _MAX_DEPTH = 20
+_MOST_VALUES = 500_000
 
 
 class Splits(Section):
@@ -245,6 +246,19 @@ class Params(Section):
         return self
 
 
+def _expect_bounded(value: Any) -> None:
+    """Refuse aliases of aliases: a page of them stands for more values than any memory holds."""
+    waiting, left = [value], _MOST_VALUES
+    while waiting:
+        entry = waiting.pop()
+        inner = [*entry, *entry.values()] if isinstance(entry, dict) else entry
+        if isinstance(inner, list | tuple | set):
+            left -= len(inner)
+            if left < 0:
+                raise ValueError(f"more than {_MOST_VALUES} values, aliases written out")
+            waiting += inner
+
+
 def load_yaml(path: Path, error_type: type[InputError]) -> Any:
     """Read a YAML 1.2 file (as DVC does), refusing duplicate keys, tags and files over 1 MiB.
 
@@ -260,14 +274,16 @@ def load_yaml(path: Path, error_type: type[InputError]) -> Any:
         size = path.stat().st_size
         if size > MAX_YAML_BYTES:
             raise error_type(f"expected at most {MAX_YAML_BYTES} bytes, got {size}", where=str(path))
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        _expect_bounded(value)
+        return value
     except OSError as error:
         raise error_type(
             f"expected a readable file, got {error.strerror}",
             where=str(path),
             hint="run the command in the folder that holds dvc.yaml",
         ) from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, TypeError, ValueError, RecursionError) as error:
         # The rest of a message about a duplicate key says how to allow it.
         text = " ".join(str(error).split("To suppress")[0].split())
         raise error_type(f"expected YAML, got: {text}", where=str(path)) from error

@@ -41,6 +41,7 @@ __all__ = ["Step", "verify_bundle"]
 
 _CHANGED = "the bundle was changed after it was made, or made by another version"
 _SHOWN = 3
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _expect_documents(folder: Path, manifest: Fields, contents: Contents) -> Non
             )
 
 
-def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | None) -> Step:
+def _signatures(
+    folder: Path, contents: Contents, trusted: Mapping[str, Key] | None, revoked: Mapping[str, str]
+) -> Step:
     """Check the attestations; only with keys to trust do they have to be there."""
     if trusted is None and not (folder / ATTESTATIONS).exists():
         return Step("signatures", "none: anyone could have made these files", "none")
@@ -126,11 +129,10 @@ def _signatures(folder: Path, contents: Contents, trusted: Mapping[str, Key] | N
 
     signed = read_signed(folder, contents, trusted or {})
     stated = f"{len(signed.predicates)} statements are about these files"
+    by = ", ".join(f"{key[:16]}{revoked.get(key, '')}" for key in signed.strangers) or "nobody"
     if trusted is None:
-        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
         return Step("signatures", f"{stated}; said to be signed by {by}, which --trust would check", "none")
     if not signed.keys:
-        by = ", ".join(key[:16] for key in signed.strangers) or "nobody"
         raise EvidenceError(
             f"expected every statement signed by one of {len(trusted)} trusted keys, got signatures of {by}",
             where=str(folder / ATTESTATIONS),
@@ -158,6 +160,7 @@ def verify_bundle(
     *,
     signatures: bool = True,
     on: date | None = None,
+    revoked: Mapping[str, str] | None = None,
 ) -> Iterator[Step]:
     """Check a bundle step by step.
 
@@ -166,6 +169,7 @@ def verify_bundle(
         trusted: Public keys by their ids, of which one must have signed; None asks for no signature.
         signatures: Whether to look at them; whoever signs anew does not.
         on: The day on which waivers must hold, UTC; today by default.
+        revoked: Ids of keys that no longer count to what is known of it; none of them is in `trusted`.
 
     Raises:
         EvidenceError: at the first thing that does not hold.
@@ -173,6 +177,23 @@ def verify_bundle(
         CheckError: if the policy names a check of a distribution that is not installed.
         StorageError: if a file cannot be read.
     """
+    try:
+        yield from _steps(folder, trusted, signatures=signatures, on=on or today(), revoked=revoked or {})
+    except _MALFORMED as error:
+        # Files can be wrong in ways nobody thought of; what cannot be read as a bundle is none.
+        raise EvidenceError(
+            f"expected a bundle, got {type(error).__name__}: {error}"[:400], where=str(folder), hint=_CHANGED
+        ) from error
+
+
+def _steps(
+    folder: Path,
+    trusted: Mapping[str, Key] | None,
+    *,
+    signatures: bool,
+    on: date,
+    revoked: Mapping[str, str],
+) -> Iterator[Step]:
     manifest = read_manifest(folder)
     files = manifest.inner("files")
     total = sum(files.inner(name).count("bytes") for name in files.value)
@@ -194,7 +215,7 @@ def verify_bundle(
         f"{len(findings)} findings and {len(measurements)} measurements follow from the evidence",
     )
     if contents.waivers:
-        yield _waivers(folder, contents, on or today())
+        yield _waivers(folder, contents, on)
     if same_version:
         _expect_documents(folder, manifest, contents)
         said = f"{CARD} and {len(DOCUMENTS) - 1} more say what follows from the evidence, and nothing else"
@@ -206,4 +227,4 @@ def verify_bundle(
         else:
             yield Step("documents", f"{other}: the signature answers for its words")
     if signatures:
-        yield _signatures(folder, contents, trusted)
+        yield _signatures(folder, contents, trusted, revoked)

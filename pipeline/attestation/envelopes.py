@@ -20,7 +20,8 @@ from pipeline.attestation.statements import (
     statement,
     summary,
 )
-from pipeline.card.contents import ATTESTATIONS, Contents, list_files
+from pipeline.card.contents import ATTESTATIONS, Contents
+from pipeline.card.files import list_files
 from pipeline.fields import Fields
 from pipeline.files import write_text
 

@@ -10,10 +10,12 @@ import shlex
 import stat
 import subprocess
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checks.errors import InputError, StorageError
+from pipeline.plain import clean
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signature, Signer
@@ -26,15 +28,18 @@ __all__ = [
     "make_keys",
     "parse_public_key",
     "public_pem",
+    "read_revoked",
     "read_signer",
     "read_trusted",
 ]
 
-PRIVATE, PUBLIC = "leangate.key", "leangate.pub"
+PRIVATE, PUBLIC, REVOKED = "leangate.key", "leangate.pub", "revoked"
 KEY_VARIABLES = ("LEANGATE_SIGNING_KEY", "LEANGATE_SIGNING_COMMAND", "LEANGATE_SIGNING_PUBLIC_KEY")
 
 _MAX_BYTES = 64 * 1024
 _MAX_KEYS = 1_000
+_MAX_ENTRIES = 10_000
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 _SECONDS = 60
 _SIGNATURE_BYTES = 64
 _PEM = re.compile(r"\s*-----BEGIN [A-Z ]+-----")
@@ -123,22 +128,79 @@ def public_pem(key: Key) -> str:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
+def _key_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files: list[Path] = []
+    for number, file in enumerate(path.iterdir()):
+        if number >= _MAX_ENTRIES:
+            raise InputError(
+                f"expected a folder of keys, got more than {_MAX_ENTRIES} files", where=str(path)
+            )
+        if file.suffix in (".pub", ".pem"):
+            files.append(file)
+    if not 1 <= len(files) <= _MAX_KEYS:
+        raise InputError(
+            f"expected 1 to {_MAX_KEYS} public keys (*.pub, *.pem), got {len(files)}", where=str(path)
+        )
+    return sorted(files)
+
+
 def read_trusted(path: Path) -> dict[str, Key]:
-    """Return the public keys of a folder (`*.pub`, `*.pem`), or of one file, by their ids.
+    """Return the public keys of a folder (`*.pub`, `*.pem`), or of one file, by their ids, less the revoked.
 
     Raises:
-        InputError: if there is none, or a file is no Ed25519 public key.
+        InputError: if there is none, a file is no Ed25519 public key, or `revoked` there is malformed.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".pub", ".pem"))
-        if not files or len(files) > _MAX_KEYS:
-            raise InputError(
-                f"expected 1 to {_MAX_KEYS} public keys (*.pub, *.pem), got {len(files)}", where=str(path)
-            )
-    else:
-        files = [path]
+    try:
+        files = _key_files(path)
+    except OSError as error:
+        raise InputError(f"expected public keys, got {error.strerror}", where=str(path)) from error
     keys = [parse_public_key(_read(file, "a public key"), str(file)) for file in files]
-    return {key.keyid: key for key in keys}
+    revoked = read_revoked(path)
+    return {key.keyid: key for key in keys if key.keyid not in revoked}
+
+
+def read_revoked(path: Path) -> dict[str, str]:
+    """Return the keys that no longer count, as the file `revoked` beside the keys names them.
+
+    One a line: the key's id, then, if known, the day from which on it is not to be trusted, then why. The
+    day is told and changes nothing: a bundle holds no time, and whoever has a stolen key signs as of any day.
+
+    Args:
+        path: Folder of keys, or one key, in whose folder the file is looked for.
+
+    Returns:
+        Key id to words for a message: ` (revoked since 2026-03-01: stolen)`.
+
+    Raises:
+        InputError: naming the line that is none; a revocation that cannot be read is never passed over.
+    """
+    file = (path if path.is_dir() else path.parent) / REVOKED
+    if not file.exists() and not file.is_symlink():
+        return {}
+    try:
+        lines = _read(file, "ids of revoked keys").decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError("expected ids of revoked keys in UTF-8, got other bytes", where=str(file)) from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        key, day, why = words[0], "".join(words[1:2]), " ".join(words[2:])
+        try:
+            if not _KEY_ID.fullmatch(key):
+                raise ValueError(key)
+            since = f" since {date.fromisoformat(day)}" if day else ""
+        except ValueError as error:
+            raise InputError(
+                f"expected a key's id of 64 hexadecimal digits and perhaps a day, got {clean(line)[:80]!r}",
+                where=f"{file} line {number}",
+                hint="as in: 66f9f0e5... 2026-03-01 laptop stolen",
+            ) from error
+        found[key] = f" (revoked{since}{': ' if why else ''}{clean(why)[:80]})"
+    return found
 
 
 class _CommandSigner:

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from checks.attempts import expect_attempt, read_attempt
-from checks.canonical import sha256_file, sha256_value
+from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import EvidenceError, GovernanceError
 from checks.evidence import Evidence, Subject, read_evidence
+from pipeline.card.files import expect_names, list_files
 from pipeline.decision_file import DECISION_SCHEMA, parse_decision
 from pipeline.fields import Fields, read_fields
 from pipeline.governance import Governance, load_governance
@@ -33,10 +35,10 @@ __all__ = [
     "TABLES",
     "Contents",
     "expect_named",
-    "list_files",
     "read_bundle",
     "read_contents",
     "read_manifest",
+    "with_digest",
 ]
 
 BUNDLE_SCHEMA = "leangate/bundle/2"
@@ -70,8 +72,8 @@ DOCUMENTS = (CARD, PAGE, ANNEX_IV, CROSSWALK, CROSSWALK_JSON, BOM)
 
 _ABOUT = (*DOCUMENTS, MANIFEST, ATTESTATIONS)
 """What describes the other files."""
-_MOST_FILES = 1_000
 
+_SELF = "manifest_sha256"
 _STALE = "the files are of different runs, or were changed; run `dvc repro`"
 
 
@@ -113,26 +115,6 @@ class Contents:
     def digest(self, path: str) -> str:
         """Return the SHA-256 of one file of the bundle."""
         return self.digests[path]
-
-
-def list_files(folder: Path) -> dict[str, Path]:
-    """Return every file below `folder` by its POSIX path, in order.
-
-    Raises:
-        EvidenceError: if there is no such folder, or it holds links, devices or too many files: what lies
-            elsewhere is not what ships.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        raise EvidenceError("expected the folder of a bundle, got none", where=str(folder))
-    found: dict[str, Path] = {}
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise EvidenceError("expected files, got a link or a device", where=str(path))
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = path
-        if len(found) > _MOST_FILES:
-            raise EvidenceError(f"expected at most {_MOST_FILES} files, got more", where=str(folder))
-    return dict(sorted(found.items()))
 
 
 def _expect(want: object, came: object, what: str, where: str) -> None:
@@ -332,6 +314,16 @@ def read_contents(folder: Path) -> Contents:
     )
 
 
+def with_digest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the SHA-256 of everything else in it: what damages it by accident is found.
+
+    Args:
+        manifest: The value of `bundle.json`, with or without its own digest.
+    """
+    value = {key: entry for key, entry in manifest.items() if key != _SELF}
+    return value | {_SELF: sha256_value(value)}
+
+
 def read_manifest(folder: Path) -> Fields:
     """Read `bundle.json` and refuse it unless the files are those it names, with their digests.
 
@@ -341,7 +333,14 @@ def read_manifest(folder: Path) -> Fields:
     """
     files = list_files(folder)
     manifest = read_fields(folder / MANIFEST, BUNDLE_SCHEMA)
+    if (folder / MANIFEST).read_bytes() != dumps(with_digest(manifest.value)).encode():
+        raise EvidenceError(
+            f"expected {MANIFEST} as it was written, with its own digest, got another text",
+            where=manifest.where,
+            hint=_STALE,
+        )
     named = manifest.inner("files")
+    expect_names(named.value, f"{manifest.where} files")
     # Signatures are put around the whole, the manifest included.
     want, came = {*named.value, MANIFEST}, {*files} - {ATTESTATIONS}
     if want != came:

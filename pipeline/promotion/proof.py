@@ -12,7 +12,8 @@ from checks.attempts import read_attempt
 from checks.canonical import sha256_file
 from checks.errors import EvidenceError
 from pipeline.attestation.envelopes import read_signed, who_signed
-from pipeline.card.contents import ATTESTATIONS, MANIFEST, Contents, list_files, read_bundle
+from pipeline.card.contents import ATTESTATIONS, MANIFEST, Contents, read_bundle
+from pipeline.card.files import list_files
 from pipeline.params import load_yaml
 from pipeline.verification import verify_bundle
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from checks.canonical import sha256_file
 from tests.planted import surgery
 from tests.planted.harm import Predictions
-from tests.planted.workshop import Arrays, Project, Workshop
+from tests.planted.shipped import Shipped, Validated, ship, timeless_policy
+from tests.planted.workshop import HERE, SLOT, Arrays, Project, Workshop
 
 _PIXEL_MAX = 16
 
@@ -203,6 +207,104 @@ def no_column(workshop: Workshop) -> Project:
     project.keep_slices()
     project.tabulate_groups()
     return project
+
+
+# --- 34 to 37: files that do not belong together ------------------------------------------------------------
+
+
+def _change_one_byte(path: Path, seed: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(np.random.default_rng([seed, 0xB17E]).integers(len(data)))] ^= 1
+    path.write_bytes(data)
+
+
+def stale_candidate(workshop: Workshop) -> Project:
+    """The file changed after the probes had run it."""
+    project = workshop.copy()
+    _change_one_byte(project.layout.finalist(SLOT) / "model.onnx", workshop.seed)
+    return project
+
+
+def stale_bundle(workshop: Workshop) -> Shipped:
+    """The file changed after it was judged, and the manifest was mended."""
+    shipped = ship(workshop)
+    _change_one_byte(shipped.folder / "model.onnx", workshop.seed)
+    shipped.mend()
+    return shipped
+
+
+_STRICTER = (
+    "    margin: 0.02 # 899 digits",
+    "    margin: 0.019 # 899 digits",
+)
+"""Of `accuracy-overall`: a limit that the good candidate meets as well, so that only the edit is wrong."""
+
+
+def _stricter(policy: str) -> str:
+    changed = policy.replace(*_STRICTER)
+    assert changed != policy
+    return changed
+
+
+def edited_policy(workshop: Workshop) -> Shipped:
+    """The policy of a finished bundle is made to ask for more than it did; every digest of it is mended."""
+    shipped = ship(workshop)
+    path = shipped.folder / "policy.yaml"
+    path.write_text(_stricter(path.read_text()))
+    digest = sha256_file(path)
+    shipped.edit("decision.json", lambda value: value["policy"].update(sha256=digest))
+    decision = sha256_file(shipped.folder / "decision.json")
+    shipped.edit(
+        "records/verdict.json", lambda value: value.update(policy_sha256=digest, decision_sha256=decision)
+    )
+    shipped.mend()
+    return shipped
+
+
+def judged_under_it(workshop: Workshop) -> Shipped:
+    return ship(workshop, policy=_stricter(timeless_policy()))
+
+
+def split_by_hand(*, shared: bool) -> Callable[[Workshop], Project]:
+    """The source names the splits; calibration images may be those of the test split under other ids."""
+
+    def make(workshop: Workshop) -> Project:
+        import pipeline.prepare
+
+        kept = workshop.dataset.columns
+        pixels, labels = workshop.dataset.pixels.copy(), kept["label"].copy()
+        if shared:
+            to = np.flatnonzero(kept["split"] == "calibration")
+            source = np.flatnonzero(kept["split"] == "test")[: len(to)]
+            pixels[to], labels[to] = pixels[source], labels[source]
+        root = workshop.folder / f"split-{'shared' if shared else 'apart'}"
+        root.mkdir()
+        project = Validated(root, workshop.params, workshop.policy)
+        shutil.copyfile(HERE / "source.py", root / "source.py")
+        names = {"ids": "id", "units": "unit", "splits": "split"}
+        columns = {name: kept[column] for name, column in names.items()}
+        np.savez(root / "frames.npz", pixels=pixels, labels=labels, **columns)
+        prepare = workshop.params.prepare.model_copy(update={"source": "source.py:frames", "splits": None})
+        pipeline.prepare.run(project.layout, workshop.params.model_copy(update={"prepare": prepare}))
+        return project
+
+    return make
+
+
+_TEMPERATURE = 3.0
+
+
+def temperature(*, kept: bool) -> Callable[[Workshop], Project]:
+    """The baseline's graph ends in its temperature; on the candidate's way it may get lost."""
+
+    def make(workshop: Workshop) -> Project:
+        baseline = surgery.divide_scores(workshop.good.baseline, _TEMPERATURE)
+        candidate = workshop.good.candidate
+        if kept:
+            candidate = surgery.divide_scores(candidate, _TEMPERATURE)
+        return workshop.with_file(candidate, baseline=baseline)
+
+    return make
 
 
 # --- 38 to 41: time ----------------------------------------------------------------------------------------

@@ -2,18 +2,27 @@
 """The planted defects, each with the rule that must stop it and with its honest counterpart.
 
 Numbers are those of the list in `docs/soundness.md`; what is missing from 1 to 43 is about robustness, shift,
-calibration and data, and comes with the checks for it.
+calibration and poisoned data, and comes with the checks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tests.planted import defects, surgery
-from tests.planted.workshop import REFUSED, Judged, Project, Workshop
+from tests.planted.shipped import VALIDATE, VERIFY, ship
+from tests.planted.workshop import REFUSED, Judged, Workshop
 
 __all__ = ["ROWS", "Row"]
+
+
+class Judgeable(Protocol):
+    """What a defect is planted into: a project before the gate, or what came before or after it."""
+
+    def judge(self) -> Judged:
+        """Return what becomes of it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,8 @@ class Row:
     Attributes:
         number: In the list.
         defect: What is wrong.
-        rules: The rules that must not pass, each of them; `REFUSED` if the policy cannot be applied at all.
+        rules: The rules that must not pass, each of them; `REFUSED` if the policy cannot be applied at all,
+            `VALIDATE` if the data, `VERIFY` if the bundle must be refused.
         subjects: What the first of them must say so of, if not anything.
         plant: Makes the project with the defect.
         twin: What the honest counterpart is.
@@ -34,9 +44,9 @@ class Row:
     number: str
     defect: str
     rules: tuple[str, ...]
-    plant: Callable[[Workshop], Project]
+    plant: Callable[[Workshop], Judgeable]
     twin: str
-    keep: Callable[[Workshop], Project]
+    keep: Callable[[Workshop], Judgeable]
     subjects: tuple[str, ...] = ()
     verdict: str = ""
 
@@ -228,6 +238,50 @@ ROWS: tuple[Row, ...] = (
         defects.no_column,
         "random slice labels",
         defects.random_slice_labels,
+    ),
+    Row(
+        "34a",
+        "stale artefact: one byte changed after it was measured",
+        ("accuracy-overall",),
+        defects.stale_candidate,
+        "as it was measured",
+        defects.good,
+        verdict="ERROR",
+    ),
+    Row(
+        "34b",
+        "stale artefact: one byte changed after it was judged, manifest mended",
+        (VERIFY,),
+        defects.stale_bundle,
+        "the bundle as it was made",
+        ship,
+        subjects=("model.onnx",),
+    ),
+    Row(
+        "35",
+        "edited policy: a limit changed after the run, digests mended",
+        (VERIFY,),
+        defects.edited_policy,
+        "judged under that limit",
+        defects.judged_under_it,
+        subjects=("decision.json",),
+    ),
+    Row(
+        "36",
+        "calibration split = test: its images under other ids",
+        (VALIDATE,),
+        defects.split_by_hand(shared=True),
+        "the same splits, apart",
+        defects.split_by_hand(shared=False),
+        subjects=("images-in-one-split",),
+    ),
+    Row(
+        "37",
+        "temperature missing: the division by T = 3 is lost from the ONNX graph",
+        ("same-model",),
+        defects.temperature(kept=False),
+        "T kept in both",
+        defects.temperature(kept=True),
     ),
     Row(
         "38a",

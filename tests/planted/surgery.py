@@ -370,6 +370,15 @@ def add_noise(model: onnx.ModelProto, deviation: float) -> onnx.ModelProto:
     return after(model, build)
 
 
+def divide_scores(model: onnx.ModelProto, temperature: float) -> onnx.ModelProto:
+    """End the graph with the temperature of a calibrated model: scores / T (https://arxiv.org/abs/1706.04599)."""
+
+    def build(changed: onnx.ModelProto, source: str, result: str) -> None:
+        _node(changed, "Div", [source, _add(changed, "temperature", np.float32(temperature))], result)
+
+    return after(model, build)
+
+
 def add_work(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     """Add a convolution that costs `share` of the file's own and changes nothing.
 

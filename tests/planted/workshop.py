@@ -171,6 +171,22 @@ class Project:
             {"schema": "leangate/shortlist/1", "slots": {SLOT: name}},
         )
 
+    def replace_baseline(self, model: onnx.ModelProto) -> None:
+        """Put another file in the place of the baseline, which this folder shares with the good project."""
+        from pipeline.models.cost import measure_cost
+        from pipeline.models.onnx_file import save_onnx
+        from pipeline.models.record import read_record
+
+        folder = self.layout.baseline
+        record = read_record(folder)
+        shared = folder.resolve()
+        folder.unlink()
+        shutil.copytree(shared, folder)
+        save_onnx(model, folder / "model.onnx")
+        cost = dataclasses.asdict(measure_cost(folder / "model.onnx"))
+        changed = {key: cost[key] for key in ("bytes", "gzip_bytes", "macs", "parameters")}
+        write_json(folder / "model.json", record | changed | {"sha256": sha256_file(folder / "model.onnx")})
+
     def evaluate(self, *, batch_size: int | None = None) -> None:
         """Run the probes of `evaluate`."""
         import pipeline.evaluate
@@ -390,6 +406,7 @@ class Workshop:
         batch_size: int | None = None,
         timed: bool = False,
         operators: Mapping[str, Any] | None = None,
+        baseline: onnx.ModelProto | None = None,
     ) -> Project:
         """Return a copy with another candidate, its probes run again.
 
@@ -399,6 +416,7 @@ class Workshop:
             timed: Whether to time the file, too. Else the times of the good candidate stand in for its own:
                 the row is not about time.
             operators: Differentiable operators that attacks need for this file and the project lacks.
+            baseline: What it is compared with, if not the good baseline.
         """
         from pipeline.models.onnx_file import save_onnx
         from pipeline.probes.operators import OPERATORS
@@ -409,6 +427,8 @@ class Workshop:
             save_onnx(model, path)
         else:
             path = model
+        if baseline is not None:
+            project.replace_baseline(baseline)
         project.fill(path, "planted")
         with patch.dict(OPERATORS, operators) if operators else contextlib.nullcontext():  # type: ignore[arg-type]
             project.evaluate(batch_size=batch_size)
@@ -418,7 +438,9 @@ class Workshop:
             project.layout.timing(SLOT).mkdir(parents=True)
             shutil.copyfile(self.good.table("timing.npz"), project.table("timing.npz"))
             digest = sha256_file(project.layout.finalist(SLOT) / "model.onnx")
-            project.edit("timing.npz", lambda header, _: header.update(candidate_sha256=digest))
+            other = sha256_file(project.layout.baseline / "model.onnx")
+            digests = {"candidate_sha256": digest, "baseline_sha256": other}
+            project.edit("timing.npz", lambda header, _: header.update(digests))
         return project
 
     def with_frames(

@@ -16,10 +16,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from checks.canonical import sha256_file
+from checks.canonical import dumps, sha256_file
 from checks.errors import EvidenceError, InputError, LeanGateError
 from leangate.cli import main
 from pipeline.attestation.keys import find_signer, make_keys, read_trusted
+from pipeline.card.contents import with_digest
 from pipeline.verification import verify_bundle
 from tests.bundle_project import build_project, judge_project, project_params
 
@@ -198,7 +199,7 @@ def _other_environment(bundle):
     path = bundle / "bundle.json"
     value = json.loads(path.read_text())
     value["environment"]["numpy"] = "9.9.9"
-    path.write_text(json.dumps(value))
+    path.write_text(dumps(with_digest(value)))
 
 
 def _no_json(bundle):
@@ -310,7 +311,7 @@ def test_nobody_signs_what_does_not_follow(project, bundle, keys, monkeypatch, c
     value = json.loads(manifest.read_text()) | {"decision_sha256": sha256_file(decision)}
     for name in ("decision.json", "records/verdict.json"):
         value["files"][name] = {"sha256": sha256_file(bundle / name), "bytes": (bundle / name).stat().st_size}
-    manifest.write_text(json.dumps(value))
+    manifest.write_text(dumps(with_digest(value)))
     assert main(["sign", str(bundle)]) == 4
     assert "what follows from the evidence" in capsys.readouterr().err
     assert not (bundle / "attestations.jsonl").exists()

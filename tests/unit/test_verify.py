@@ -15,7 +15,7 @@ import pytest
 from checks.canonical import dumps, sha256_file
 from checks.errors import EvidenceError, LeanGateError
 from leangate.cli import main
-from pipeline.card.contents import DOCUMENTS
+from pipeline.card.contents import DOCUMENTS, with_digest
 from pipeline.verification import verify_bundle
 from tests.bundle_project import build_project, judge_project, project_params
 
@@ -39,7 +39,8 @@ def bundle(original, tmp_path):
 def _edit(path, change):
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(dumps(value))
+    # With its own digest mended as well: what is found is found behind it.
+    path.write_text(dumps(with_digest(value) if path.name == "bundle.json" else value))
 
 
 def _mend(bundle):
@@ -272,10 +273,6 @@ def _not_a_number(bundle):
     path.write_text(path.read_text().replace('"bytes":', '"bytes": NaN, "was":', 1))
 
 
-def _other_schema(bundle):
-    _edit(bundle / "bundle.json", lambda value: value.update(schema="leangate/bundle/9"))
-
-
 def _cut(bundle):
     path = bundle / "evidence" / "examples.npz"
     path.write_bytes(path.read_bytes()[:1000])
@@ -297,7 +294,7 @@ def _nothing_declared(bundle):
 @pytest.mark.parametrize(
     "change",
     [
-        *(_link, _folder_link, _named_above, _one_more, _pipe, _twice, _not_a_number, _other_schema, _cut),
+        *(_link, _folder_link, _named_above, _one_more, _pipe, _twice, _not_a_number, _cut),
         *(_nothing_declared, _other_passes, _other_slot),
     ],
 )

@@ -18,7 +18,7 @@ from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGa
 from leangate.cli import main
 from pipeline import enforce, select
 from pipeline.attestation.keys import make_keys, read_signer, read_trusted
-from pipeline.card.contents import read_bundle
+from pipeline.card.contents import read_bundle, with_digest
 from pipeline.layout import Layout
 from pipeline.policy_file import load_policy
 from pipeline.report import render_table
@@ -537,7 +537,7 @@ def _mend(bundle):
         for name in names
         if name not in ("bundle.json", "attestations.jsonl")
     }
-    (bundle / "bundle.json").write_text(dumps(manifest))
+    (bundle / "bundle.json").write_text(dumps(with_digest(manifest)))
 
 
 def _drop_all(bundle, spare):

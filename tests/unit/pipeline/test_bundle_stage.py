@@ -16,7 +16,7 @@ import pytest
 
 from checks.canonical import dumps, read_json, sha256_bytes, sha256_file
 from checks.errors import EvidenceError, StorageError
-from pipeline.card.contents import DOCUMENTS, read_bundle
+from pipeline.card.contents import DOCUMENTS, read_bundle, with_digest
 from pipeline.layout import Layout
 from tests.bundle_project import build_project, project_params
 
@@ -45,7 +45,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def change(path: Path, edit: Callable[[Any], None]) -> None:
     value = read_json(path)
     edit(value)
-    path.write_text(dumps(value), encoding="utf-8")
+    path.write_text(dumps(with_digest(value) if path.name == "bundle.json" else value), encoding="utf-8")
 
 
 def trust(layout: Layout) -> None:
