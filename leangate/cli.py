@@ -195,6 +195,20 @@ def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
 
 
+def _add_doctor(commands: Parsers[argparse.ArgumentParser]) -> None:
+    from leangate.doctor import HELP
+
+    parser = commands.add_parser(
+        "doctor",
+        help="ask an MLflow server whether it really refuses what was not proven",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--registry", metavar="URI", help="by default MLFLOW_TRACKING_URI")
+    parser.add_argument("--model", metavar="MODEL", help="a registered model that you may edit")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _add_waive(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.waive import HELP, add_arguments
 
@@ -228,6 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_targets(commands)
     _add_signing(commands)
     _add_waive(commands)
+    _add_doctor(commands)
     _add_verify(commands)
     add_promotion_commands(commands)
     _add_stages(commands)
@@ -290,6 +305,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
             from leangate.keys import sign
 
             return _print(*sign(root, options.bundle))
+        case "doctor":
+            from leangate.doctor import doctor
+
+            return _print(*doctor(root, options.registry, options.model, as_json=options.json))
         case "waive":
             from leangate.waive import Asked, waive
 

@@ -22,7 +22,7 @@ from checks.errors import BlockedError, RegistryError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["DATABASES", "URI", "connected", "default_uri", "redact"]
+__all__ = ["DATABASES", "URI", "connected", "default_uri", "quiet", "redact"]
 
 URI = "MLFLOW_TRACKING_URI"
 _QUIET = {
@@ -120,6 +120,13 @@ def _probe_database(uri: str) -> None:
         sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow quiet and its telemetry off; the environment is afterwards what it was."""
+    with _environment(_QUIET, keep=False), _silence():
+        yield
 
 
 @contextlib.contextmanager

@@ -189,13 +189,18 @@ class Server:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
+            patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
                 patch.delenv(name, raising=False)
             if self.users:
                 name = user or next(iter(self.users))
                 patch.setenv("MLFLOW_TRACKING_USERNAME", name)
                 patch.setenv("MLFLOW_TRACKING_PASSWORD", self.users[name])
-            yield mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            mlflow.set_tracking_uri(self.uri)
+            try:
+                yield mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            finally:
+                mlflow.set_tracking_uri(None)
 
 
 def _free_port() -> int:
@@ -212,6 +217,8 @@ def _authentication(folder: Path, users: tuple[str, ...]) -> tuple[dict[str, str
         f"database_uri = sqlite:///{folder / 'auth.db'}\n"
         f"admin_username = {_ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        # Checking a password takes a tenth of a second, and a test sends hundreds of requests.
+        "auth_cache_ttl_seconds = 600\n"
     )
     environment = {
         "MLFLOW_AUTH_ADMIN_PASSWORD": passwords[_ADMIN],

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from checks.errors import EvidenceError
 
-__all__ = ["expect_kept_here", "files_of"]
+__all__ = ["expect_kept_here", "files_of", "seal"]
 
 _DESTINATION = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
 _LOCAL = ("", "file", "worm+file")
@@ -38,7 +38,11 @@ def expect_kept_here(uri: str) -> None:
     Raises:
         EvidenceError: naming where they lie.
     """
-    if os.environ.get(_DESTINATION) and urlsplit(uri).scheme != "mlflow-artifacts":
+    parts = urlsplit(uri)
+    # With a host in it, readers would ask that host, and what is hashed here would be other files.
+    if os.environ.get(_DESTINATION) and (
+        parts.scheme != "mlflow-artifacts" or parts.netloc or parts.query or parts.fragment
+    ):
         raise EvidenceError(
             "expected files in the server's own artifact store, got some elsewhere",
             where=uri,
@@ -51,6 +55,16 @@ def _local_path(uri: str) -> Path | None:
     if parts.scheme not in _LOCAL or parts.netloc not in ("", "localhost"):
         return None
     return Path(unquote(parts.path) if parts.scheme else uri)
+
+
+def seal(uri: str) -> None:
+    """Let nobody add files to an artifact any more, where it lies in write-once storage."""
+    from leangate.plugins.write_once import SCHEME
+    from leangate.plugins.write_once import seal as seal_folder
+
+    place = _resolve(uri)
+    if urlsplit(place).scheme == SCHEME:
+        seal_folder(Path(unquote(urlsplit(place).path)))
 
 
 @contextmanager

@@ -25,12 +25,12 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from checks.errors import EvidenceError, InputError, LeanGateError
-from leangate.plugins.artifacts import expect_kept_here, files_of
+from leangate.plugins.artifacts import expect_kept_here, files_of, seal
 from leangate.plugins.ledger_table import LedgerTable
 from leangate.plugins.principal import principal
 from pipeline.ledger.entries import Entry, Head, append
 from pipeline.ledger.verification import export_lines, read_checkpoint
-from pipeline.promotion.config import Trust, load_trust
+from pipeline.promotion.config import CONFIG_VARIABLE, Trust, load_trust
 from pipeline.promotion.proof import (
     Proof,
     expect_counted_on,
@@ -240,6 +240,8 @@ class GatedStore(SqlAlchemyStore):
         try:
             protected = load_trust().protected
         except InputError:
+            if os.environ.get(CONFIG_VARIABLE, "").strip():
+                return True  # nobody can say which are: none moves until the file can be read again
             protected = frozenset({"production", "champion"})
         return _folded(alias) in protected or not str(alias).isascii()
 
@@ -305,6 +307,7 @@ class GatedStore(SqlAlchemyStore):
             raise
         with self._act("register", name, proof=proof.to_json(), **place) as act:
             expect_counted_on(proof, self._registered())
+            self._close(proof, trust, **place)
             made = super().create_model_version(name, source, tags=kept, **rest)
             act.version = str(made.version)
             if super().get_model_version_download_uri(name, made.version) != place["model_uri"]:
@@ -344,6 +347,15 @@ class GatedStore(SqlAlchemyStore):
                 hint=f"tags that begin with {PREFIX} belong to the registry",
             )
         return proof, {"bundle_uri": bundle_uri, "model_uri": model_uri}
+
+    @staticmethod
+    def _close(proof: Proof, trust: Trust, bundle_uri: str, model_uri: str) -> None:
+        """Let nobody add to files that were proven; what was added since they were hashed is found."""
+        for uri in (bundle_uri, model_uri):
+            seal(uri)
+        with files_of(bundle_uri) as bundle, files_of(model_uri) as model:
+            expect_signed(proof, bundle, trust.makers)
+            expect_model_unchanged(proof, model)
 
     def _storage(self, source: str) -> str:
         """Return where MLflow will say that the files of a source lie."""

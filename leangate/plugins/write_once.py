@@ -31,13 +31,16 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-__all__ = ["SCHEME", "WriteOnceArtifactRepository"]
+__all__ = ["SCHEME", "WriteOnceArtifactRepository", "seal"]
 
 SCHEME = "worm+file"
 """Scheme of the URIs this repository serves."""
 
-_STAGING = ".leangate-staging-"
+_RESERVED = ".leangate-"
+_STAGING = f"{_RESERVED}staging-"
+_SEALED = f"{_RESERVED}sealed-"
 _READ_ONLY = 0o444
+_READ_ONLY_FOLDER = 0o555
 
 
 def _refused(path: str, why: str, code: int) -> MlflowException:
@@ -75,7 +78,7 @@ def _parts(path: str) -> tuple[str, ...]:
     for part in parts:
         if (
             part in ("", ".", "..")
-            or part.startswith(_STAGING)
+            or part.startswith(_RESERVED)
             or "\\" in part
             or any(unicodedata.category(character) in ("Cc", "Cs") for character in part)
         ):
@@ -88,6 +91,27 @@ def _folded(name: str) -> str:
     plain = unicodedata.normalize("NFKC", unquote(name))
     visible = "".join(c for c in plain if unicodedata.category(c) not in ("Cc", "Cf"))
     return unicodedata.normalize("NFKC", visible.casefold()).rstrip(". ")
+
+
+def _mark(folder: Path) -> Path:
+    # Beside the folder, so that what is in it stays what it was.
+    return folder.with_name(_SEALED + folder.name)
+
+
+def seal(folder: Path) -> None:
+    """Let no file be added below a folder any more: a new file changes what a reader is given, too.
+
+    This storage refuses by a mark. Where the server does not run as root, the folder's mode stops MLflow's
+    own local storage too, which an experiment with a location of its own may point here.
+
+    Args:
+        folder: Of the storage; sealing it again changes nothing.
+    """
+    for inner, _, _ in os.walk(folder, topdown=False):
+        Path(inner).chmod(_READ_ONLY_FOLDER)
+    mark = _mark(folder)
+    mark.touch(_READ_ONLY, exist_ok=True)
+    _sync(mark.parent)
 
 
 class WriteOnceArtifactRepository(ArtifactRepository):
@@ -150,7 +174,7 @@ class WriteOnceArtifactRepository(ArtifactRepository):
             return []
         infos = []
         for name in sorted(entry.name for entry in folder.iterdir()):
-            if not name.startswith(_STAGING):
+            if not name.startswith(_RESERVED):
                 found = (folder / name).lstat()
                 inner = stat.S_ISDIR(found.st_mode)
                 infos.append(
@@ -227,6 +251,7 @@ class WriteOnceArtifactRepository(ArtifactRepository):
             folder, place = place, place / part
             last = depth == len(parts)
             if not os.path.lexists(place):
+                self._check_open(folder, path)
                 if not last:
                     place.mkdir()
                 else:
@@ -241,6 +266,16 @@ class WriteOnceArtifactRepository(ArtifactRepository):
             if last and stat.S_ISREG(kind) and filecmp.cmp(staged, place, shallow=False):
                 return
             raise _refused(path, f"{part!r} was published before and is kept", RESOURCE_ALREADY_EXISTS)
+
+    @staticmethod
+    def _check_open(folder: Path, path: str) -> None:
+        """Refuse a new name below a sealed folder, also where this repository serves a part of it."""
+        sealed = next(
+            (above for above in (folder, *folder.parents) if above.name and _mark(above).exists()), None
+        )
+        if sealed is not None:
+            why = f"nothing is added to {sealed.name!r}, which a registered version consists of"
+            raise _refused(path, why, PERMISSION_DENIED)
 
     @staticmethod
     def _check_name(folder: Path, name: str, path: str) -> None:

@@ -88,10 +88,12 @@ def standing_of(entries: Iterable[Entry], model: str, version: str) -> Standing:
             policies.append(Agreement(entry, str(entry.detail["envelope"])))
         if (entry.model, entry.version) != (model, version):
             continue
-        if entry.act == "register":  # a model that was deleted and made anew starts from nothing
-            registered, revoked, approvals = entry, None, []
+        # A model that was deleted and made anew starts from nothing, but a revocation is not taken back: what
+        # was agreed to before could be sent again.
+        if entry.act == "register":
+            registered, approvals = entry, []
         elif entry.act == "create-version":
-            registered, revoked, approvals = None, None, []
+            registered, approvals = None, []
         elif entry.act == "approve":
             approvals.append(Agreement(entry, str(entry.detail["envelope"])))
         elif entry.act == "revoke":

@@ -50,7 +50,6 @@ class Logged:
             import mlflow
             import mlflow.onnx
 
-            mlflow.set_tracking_uri(server.uri)
             with mlflow.start_run() as run:
                 info = mlflow.onnx.log_model(
                     model(2.0),
@@ -62,7 +61,6 @@ class Logged:
                 mlflow.log_text("judged", "notes/a.txt")
             version = mlflow.register_model(f"models:/{info.model_id}", name, await_registration_for=0)
             client.set_registered_model_alias(name, "production", version.version)
-            mlflow.set_tracking_uri(None)
         self.server = server
         self.name = name
         self.run_id = run.info.run_id
@@ -77,9 +75,7 @@ class Logged:
             import mlflow
             import mlflow.onnx
 
-            mlflow.set_tracking_uri(self.server.uri)
             loaded = mlflow.pyfunc.load_model(f"models:/{self.name}@production")
-            mlflow.set_tracking_uri(None)
         return [float(y) for y in loaded.predict({"x": np.array([3.0], np.float32)})["y"]]
 
 

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from mlflow.store.artifact import artifact_repo
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from leangate.plugins.write_once import WriteOnceArtifactRepository
+    from leangate.plugins.write_once import WriteOnceArtifactRepository, seal
 
 REFUSED = (400, 403)
 
@@ -225,6 +225,33 @@ def test_of_many_at_once_one_wins_and_the_others_are_told(
     [winner] = set(range(8)) - {number for number, _ in refused}
     assert {status for _, status in refused} <= set(REFUSED)
     assert contents(store) == {"new/model/model.onnx": f"{winner}".encode() * 100_000}
+
+
+def test_nothing_is_added_to_what_is_sealed(repository: Any, upload: Any, store: Path) -> None:
+    upload("run/bundle/evidence/cost.json", b"{}")
+    upload("run/model.onnx", b"judged")
+    seal(store / "run/bundle")
+    seal(store / "run/bundle")
+
+    for path in ("run/bundle/new", "run/bundle/evidence/new", "run/bundle/new/new"):
+        assert "'bundle'" in refusal(upload, path, b"more")
+    inner = WriteOnceArtifactRepository(f"{repository.artifact_uri}/run/bundle/evidence")
+    refusal(inner._publish, store / "run/model.onnx", "new")
+    refusal(upload, "run/bundle/evidence/cost.json", b"[]")
+    upload("run/bundle/evidence/cost.json", b"{}")
+    upload("run/other/new", b"more")
+    upload("run/bundled/new", b"more")
+
+    assert [info.path for info in repository.list_artifacts("run")] == [
+        "run/bundle",
+        "run/bundled",
+        "run/model.onnx",
+        "run/other",
+    ]
+    assert {
+        stat.S_IMODE(path.stat().st_mode) for path in (store / "run/bundle", store / "run/bundle/evidence")
+    } == {0o555}
+    refusal(upload, "run/.leangate-sealed-other", b"")
 
 
 def test_a_failed_upload_leaves_nothing(repository: Any, store: Path, tmp_path: Path) -> None:
