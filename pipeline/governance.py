@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 
 from checks.errors import GovernanceError
 from pipeline.params import load_yaml
-from pipeline.sections import Section, wrong_keys
+from pipeline.params_errors import explain
+from pipeline.sections import Section
 
 __all__ = ["KEYS", "Governance", "Risk", "answers_to", "completed_by", "load_governance"]
 
@@ -183,7 +184,7 @@ def load_governance(path: Path) -> Governance:
         return Governance.model_validate(_plain(value, str(path)))
     except ValidationError as error:
         raise GovernanceError(
-            wrong_keys(error),
+            "; ".join(explain(Governance, error)),
             where=str(path),
             hint="correct the named keys, of which docs/card.md has a list; numbers and dates need quotes",
         ) from error

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from checks.errors import InputError, ParamsError
 from pipeline.compress.configs import PruneRecipe
 from pipeline.compress.precision_configs import QuantizeRecipe
+from pipeline.params_errors import did_you_mean, explain
 from pipeline.search.configs import Search
-from pipeline.sections import Name, Section, Share, Training, wrong_keys
+from pipeline.sections import Name, Section, Share, Training
 
 __all__ = [
     "Attack",
@@ -237,12 +239,20 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _search_names_precisions(self) -> Self:
-        unknown = sorted(set(self.search.space.precisions or ()) - set(self.quantize.recipes))
-        if unknown:
-            known = sorted(self.quantize.recipes)
-            raise ValueError(
-                f"expected search.space.precisions among quantize.recipes {known}, got {unknown}"
-            )
+        known = sorted(self.quantize.recipes)
+        for key in ("precisions", "baseline_precisions"):
+            for name in getattr(self.search.space, key) or ():
+                if name not in known:
+                    raise PydanticCustomError(
+                        "unknown_recipe",
+                        "expected names in quantize.recipes ({known}), got {name}{near}",
+                        {
+                            "key": f"search.space.{key}",
+                            "known": ", ".join(known),
+                            "name": repr(name),
+                            "near": did_you_mean(name, known),
+                        },
+                    )
         return self
 
 
@@ -318,4 +328,5 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(_tuples(value))
     except ValidationError as error:
-        raise ParamsError(wrong_keys(error), where=str(path), hint="correct the named keys") from error
+        lines = explain(Params, error)
+        raise ParamsError("; ".join(lines), where=str(path), hint="correct the named keys") from error

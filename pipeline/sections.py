@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Name", "Section", "Share", "Training", "wrong_keys"]
+__all__ = ["Name", "Section", "Share", "Training"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -35,14 +35,4 @@ class Training(Section):
     precision: Literal["float32", "bf16"] = Field(
         default="float32",
         description="of convolutions and products while training; weights and losses stay float32",
-    )
-
-
-def wrong_keys(error: ValidationError) -> str:
-    """Return every wrong key with what was expected and what came."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in entry['loc']) or 'top level'}: "
-        f"{entry['msg'].removeprefix('Value error, ')}"
-        + (f", got {entry['input']!r}"[:200] if isinstance(entry["input"], str | int | float) else "")
-        for entry in error.errors(include_url=False, include_context=False)
     )

@@ -19,6 +19,7 @@ PLUMBING = {
     "files",
     "layout",
     "params",
+    "params_errors",
     "progress",
     "sections",
     "stages",

@@ -31,16 +31,16 @@ def test_the_repositorys_params_are_read(repository):
         ("seed: 0", "seed: 0.5", "seed"),
         ("seed: 0", "sede: 0", "sede"),
         ("seed: 0", "seed: 0\nseed: 1", "seed"),
-        ("macs_reduction: 2.0", "macs_reduction: .nan", "prune.recipes.half.0.channels.macs_reduction"),
-        ("macs_reduction: 2.0", "macs_reduction: 0.5", "prune.recipes.half.0.channels.macs_reduction"),
-        ("macs_reduction: 2.0", "macs_reduction: two", "prune.recipes.half.0.channels.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: .nan", "prune.recipes.half[0].channels.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: 0.5", "prune.recipes.half[0].channels.macs_reduction"),
+        ("macs_reduction: 2.0", "macs_reduction: two", "prune.recipes.half[0].channels.macs_reduction"),
         ("variants: [dense, half, third]", "variants: [dense, quarter]", "quarter"),
         ("variants: [dense, half, third]", "variants: [half, half]", "distinct"),
         ("variants: [dense, half, third]", "variants: []", "prune.variants"),
         ("test: 0.50", "test: 0.60", "prepare.splits"),
         ("precisions: [fp32, int8]", "precisions: [int4]", "int4"),
         ("method: static", "method: statik", "quantize.recipes.int8"),
-        ("calibration: minmax", "calibration: maxmin", "quantize.recipes.int8.static.calibration"),
+        ("calibration: minmax", "calibration: maxmin", "quantize.recipes.int8.calibration"),
         ("epsilon: 0.05", "epsilon: 1.5", "evaluate.attack.epsilon"),
         ("slots: [first, second]", "slots: [first, first]", "shortlist"),
         ("slots: [first, second]", "slots: ['../../etc']", "shortlist.slots"),
@@ -61,6 +61,76 @@ def test_wrong_params_are_refused_by_key(project, old, new, where):
         load_params(path)
     assert where in str(caught.value)
     assert "params.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("seed: 0", "sede: 0", "top level: unknown key `sede`, did you mean `seed`? known are bundle, "),
+        (
+            "macs_reduction: 2.0",
+            "mac_reduction: 2.0",
+            "half[0].channels: unknown key `mac_reduction`, did you ",
+        ),
+        (
+            "- channels:",
+            "- chanels:",
+            "half[0]: unknown key `chanels`, did you mean `channels`? known are blocks",
+        ),
+        (
+            "calibration: minmax",
+            "calibraton: minmax",
+            "int8: unknown key `calibraton`, did you mean `calibration`",
+        ),
+        (
+            "method: static",
+            "mode: static",
+            "int8: expected a key `method`, one of none, fp16, weights, dynamic",
+        ),
+        ("method: static", "method: statik", "int8.method: expected one of none, fp16, weights"),
+        ("method: static", "method: statik", "got 'statik', did you mean `static`?"),
+        (
+            "calibration: minmax",
+            "calibration: minmix",
+            "minmax, entropy, percentile, mse, got 'minmix', did you ",
+        ),
+        ("seed: 0", "seed: -1", "seed: expected at least 0, got -1"),
+        ("seed: 0", "seed: x", "seed: expected a whole number, got 'x'"),
+        ("slots: [first, second]", "slots: []", "shortlist.slots: expected at least 1 entries, got 0"),
+        ("register:", "register: 3\nqqqqqq:", "top level: unknown key `qqqqqq`; known are bundle"),
+        (
+            "search:",
+            "search:\n  space: { precisions: [fp32, in8] }\nx:",
+            "search.space.precisions: expected names in quantize.recipes",
+        ),
+        (
+            "search:",
+            "search:\n  space: { channels: { macs_reduction: [1, two] } }\nx:",
+            "search.space.channels.macs_reduction[1]: expected a number, got 'two'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_file(project, old, new, says):
+    path = project / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1).split("\nx:")[0])
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert says in str(caught.value)
+    for foreign in ("Extra inputs", "Field required", "Tuple", "discriminator", "Input should", "static.cal"):
+        assert foreign not in str(caught.value)
+
+
+def test_a_precision_the_search_does_not_know_is_named_by_its_key(project):
+    path = project / "params.yaml"
+    text = path.read_text().split("\nsearch:")[0]
+    path.write_text(f"{text}\nsearch: {{ space: {{ baseline_precisions: [fp32, int88] }} }}\n")
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert "search.space.baseline_precisions: expected names in quantize.recipes" in str(caught.value)
+    assert "got 'int88', did you mean `int8`?" in str(caught.value)
+    assert "top level" not in str(caught.value)
 
 
 _TRAINING = (
@@ -91,7 +161,7 @@ _CHANNELS = "channels: { macs_reduction: 2.0 }"
         ),
         (
             [f"recover: {{ {_TRAINING.format('0.1')}, distill: {{ soft: 1.0 }} }}"],
-            r"half.0.recover: expected label_smoothing 0.0 with distill.soft 1.0.*got 0.1",
+            r"half\[0\].recover: expected label_smoothing 0.0 with distill.soft 1.0.*got 0.1",
         ),
     ],
 )
