@@ -238,6 +238,16 @@ class Params(Section):
     search: Search = Search()
 
     @model_validator(mode="after")
+    def _baseline_is_trained_or_imported(self) -> Self:
+        if self.train.epochs == 0 and self.model.weights is None:
+            raise PydanticCustomError(
+                "untrained",
+                "expected at least 1 where model.weights names none to import, got 0",
+                {"key": "train.epochs"},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _search_names_precisions(self) -> Self:
         known = sorted(self.quantize.recipes)
         for key in ("precisions", "baseline_precisions"):

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from checks.errors import CompressionError, ParamsError
+from checks.errors import CompressionError, InputError, ParamsError, ProbeError
 from pipeline.files import output_dir, write_json
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -39,6 +41,23 @@ def _lesson(layout: Layout, dataset: Dataset, seed: int) -> Lesson:
     return Lesson(dataset, build_twin(layout.baseline / "model.onnx"), output, seed)
 
 
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Say which recipe an error is about: its method knows only the options."""
+    try:
+        yield
+    except (CompressionError, InputError, ProbeError) as error:
+        place, comma, more = error.where.partition(", ")
+        head, dot, option = place.partition(".")
+        if head in ("", "quantize", "rescue"):
+            where = f"{key}{dot}{option}{comma}{more}"
+        elif head == "recover":
+            where = f"{key}.{error.where}"
+        else:  # a layer, or a file
+            where = f"{key}, {error.where}"
+        raise type(error)(error.what, where=where, hint=error.hint) from error
+
+
 def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None:
     """Write the candidate's `model.onnx`, `model.json` and `compression.json`.
 
@@ -55,9 +74,9 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
 
     if precision not in params.quantize.recipes:
         raise ParamsError(f"expected a recipe named {precision!r}", where="params.yaml quantize.recipes")
-    config = params.quantize.recipes[precision]
+    config, key = params.quantize.recipes[precision], f"params.yaml quantize.recipes.{precision}"
     if config.method not in METHODS:
-        raise CompressionError(f"expected a known method, got {config.method}", where="quantize")
+        raise CompressionError(f"expected a known method, got {config.method}", where=f"{key}.method")
     source = layout.shrunk(variant)
     shrunk = read_record(source)
     passes, output = read_passes(source), shrunk["output"]
@@ -78,7 +97,7 @@ def run(layout: Layout, params: Params, *, variant: str, precision: str) -> None
             quantize_file(job)
             record = record_model(path, name, dataset, output=output)
         else:
-            with stopwatch.time("quantize"):
+            with _named(key), stopwatch.time("quantize"):
                 figures = quantize_file(job)
             record = record_model(path, name, dataset, output=output)
             options = config.model_dump(mode="json", exclude_none=True)

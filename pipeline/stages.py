@@ -10,12 +10,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from checks.errors import LeanGateError, StorageError
+from checks.errors import LeanGateError, ParamsError, StorageError
 from pipeline.failures import report_error
 from pipeline.layout import Layout
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 __all__ = [
     "STAGES",
@@ -97,6 +101,26 @@ def add_stage_parsers(parsers: argparse._SubParsersAction[argparse.ArgumentParse
         parser.set_defaults(stage=name)
 
 
+def _expect_known(matrix: Mapping[str, str], params: Params) -> None:
+    """Refuse names that `params.yaml` does not know before anything is read that they would have made."""
+    from pipeline.params_errors import did_you_mean
+
+    names: Mapping[str, tuple[str, Collection[str]]] = {
+        "variant": ("prune.recipes", params.prune.recipes),
+        "precision": ("quantize.recipes", params.quantize.recipes),
+        "slot": ("shortlist.slots", params.shortlist.slots),
+    }
+    for option, name in matrix.items():
+        key, known = names[option]
+        if name not in known:
+            raise ParamsError(
+                f"expected one of {key} ({', '.join(sorted(known))}), got {name!r}"
+                + did_you_mean(name, known),
+                where=f"--{option}",
+                hint=f"name one of them, or add it to {key} in params.yaml",
+            )
+
+
 def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
     """Run one stage in this process and return its exit code.
 
@@ -114,6 +138,7 @@ def run_stage(name: str, matrix: Mapping[str, str], root: Path) -> int:
         params = load_params(layout.params)
         load_governance(layout.governance)
         expect_measured(load_policy(layout.policy).policy, params, layout.policy.name)
+        _expect_known(matrix, params)
         module = importlib.import_module(f"pipeline.{name}")
         module.run(layout, params, **matrix)
     except LeanGateError as error:

@@ -52,6 +52,7 @@ def run(layout: Layout, params: Params) -> None:
                 seed=params.seed,
                 objective=LabelLoss(params.train.label_smoothing, params.model.output),
                 label="training the baseline",
+                where="params.yaml train",
             )
         done = {"pass": "train", "options": params.train.model_dump()}
     done["options"] = {"factory": params.model.factory, "seed": params.seed, **done["options"]}

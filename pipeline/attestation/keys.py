@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checks.errors import InputError, StorageError
-from pipeline.plain import clean
+from pipeline.plain import clean, shorten
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signature, Signer
@@ -42,6 +42,9 @@ _MAX_ENTRIES = 10_000
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _SECONDS = 60
 _SIGNATURE_BYTES = 64
+_MOST_SHOWN = 200
+_REPEATED = 16
+"""Characters in a row by which the last words of a command are known as what it was given."""
 _PEM = re.compile(r"\s*-----BEGIN [A-Z ]+-----")
 
 
@@ -203,6 +206,19 @@ def read_revoked(path: Path) -> dict[str, str]:
     return found
 
 
+def _last_words(stderr: bytes, payload: bytes) -> str:
+    """The last line that a command wrote, safe to be shown; never what it was to sign."""
+    lines = stderr[-_MAX_BYTES:].decode("utf-8", "replace").strip().splitlines()
+    if not lines:
+        return ""
+    said = shorten(lines[-1].strip(), _MOST_SHOWN)
+    forms = (payload.decode("utf-8", "replace"), base64.b64encode(payload).decode(), payload.hex())
+    pieces = [said[start : start + _REPEATED] for start in range(len(said) - _REPEATED + 1)]
+    if any(piece in form for piece in pieces for form in forms):
+        return ", and on standard error what it was to sign, which is not shown"
+    return f": {said}"
+
+
 class _CommandSigner:
     """Signs by a command: it gets the bytes on standard input, and answers the signature in base64."""
 
@@ -219,7 +235,7 @@ class _CommandSigner:
         """Return the signature, checked.
 
         Raises:
-            InputError: if the command fails, or answers no signature of this key.
+            InputError: if the command fails, with its last words, or answers no signature of this key.
         """
         from securesystemslib.exceptions import UnverifiedSignatureError
         from securesystemslib.signer import Signature
@@ -228,12 +244,23 @@ class _CommandSigner:
         try:
             # The user's own words, from the user's own environment; no shell reads them.
             done = subprocess.run(  # noqa: S603
-                self._command, input=payload, capture_output=True, check=True, timeout=_SECONDS
+                self._command, input=payload, capture_output=True, check=False, timeout=_SECONDS
             )
-            raw = base64.b64decode(done.stdout.strip(), validate=True)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
+        except (OSError, subprocess.SubprocessError) as error:
+            came = error.strerror if isinstance(error, OSError) else f"no end within {_SECONDS} s"
+            raise InputError(f"expected a command that signs, got {came}", where=where) from error
+        if done.returncode:
             raise InputError(
-                f"expected a signature in base64 from the command, got {type(error).__name__}", where=where
+                f"expected a signature from the command, got exit status {done.returncode}"
+                f"{_last_words(done.stderr, payload)}",
+                where=where,
+            )
+        try:
+            raw = base64.b64decode(done.stdout.strip(), validate=True)
+        except ValueError as error:
+            raise InputError(
+                f"expected a signature in base64 from the command, got {len(done.stdout)} other bytes",
+                where=where,
             ) from error
         if len(raw) != _SIGNATURE_BYTES:
             raise InputError(f"expected {_SIGNATURE_BYTES} bytes of Ed25519, got {len(raw)}", where=where)

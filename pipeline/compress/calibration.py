@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from checks.errors import CompressionError
+from checks.errors import CompressionError, ParamsError
 from pipeline.compress.graphs import Graph
-from pipeline.compress.precision_configs import StaticInt8
+from pipeline.compress.precision_configs import LEAST_EXAMPLES, StaticInt8
 
 __all__ = [
-    "LEAST_EXAMPLES",
     "Histogram",
     "Range",
     "activation_limits",
@@ -39,9 +38,6 @@ __all__ = [
 Images = npt.NDArray[np.float32]
 Range = tuple[float, float]
 """Lowest and highest value that are told apart; zero lies within."""
-
-LEAST_EXAMPLES = 32
-"""The next image leaves the range of n images with probability at most 2 / (n + 1): 6 % at 32."""
 
 _LEVELS = 256
 _BINS = 8 * _LEVELS
@@ -286,10 +282,11 @@ def find_ranges(graph: Graph, images: Images, config: StaticInt8) -> dict[str, R
         config: Names the calibrator and its percentile.
 
     Raises:
-        CompressionError: if there are too few images, or an activation is NaN or infinite.
+        ParamsError: if there are too few images.
+        CompressionError: if an activation is NaN or infinite.
     """
     if len(images) < LEAST_EXAMPLES:
-        raise CompressionError(
+        raise ParamsError(
             f"expected at least {LEAST_EXAMPLES} calibration images, got {len(images)}",
             where="quantize",
             hint="give the calibration split more examples (prepare.splits), or raise max_examples",

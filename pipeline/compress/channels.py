@@ -84,12 +84,13 @@ def _held_by_user(module: nn.Module, before: nn.Module, skip: tuple[str, ...], w
     }
 
 
-def _why_held(held: Mapping[str, str]) -> str:
+def _why_held(held: Mapping[str, str], max_ratio: float) -> str:
     # That outputs stay goes without saying; whatever else holds something comes first.
     told = sorted(held.items(), key=lambda entry: entry[1] == OUTPUT_REASON)
     named = [f"{name} ({reason})" for name, reason in told]
     more = f", and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
-    return f"kept: {', '.join(named[:_MAX_NAMED])}{more}" if named else "ask for less"
+    kept = f"kept: {', '.join(named[:_MAX_NAMED])}{more}; " if named else ""
+    return f"{kept}of no layer goes more than max_ratio {max_ratio:g}: raise it, or ask for less"
 
 
 def _usable(job: _Job, graph: ChannelGraph) -> list[Group]:
@@ -218,7 +219,7 @@ def _prune(job: _Job) -> Applied:
                 f"expected at most {target.shown(target.allowed)}, reached {target.shown(error.closest)}, a "
                 f"reduction of {reduction:.3g}",
                 where=job.where,
-                hint=_why_held(job.held),
+                hint=_why_held(job.held, job.config.max_ratio),
             ) from error
         choice = candidates.chosen(counts)
         wrong = failing(probe, choice, trial) | failing(module, choice, trial)

@@ -188,6 +188,7 @@ class Adversarial(Section):
 class Recover(Training):
     """recover: training after a pass, from labels, from the baseline's answers, or under attack."""
 
+    epochs: int = Field(ge=1, le=10_000)
     distill: Distill | None = None
     adversarial: Adversarial | None = None
 
@@ -287,13 +288,7 @@ def _expect_student_first(recipe: tuple[Pass, ...]) -> None:
             f"expected student as the first pass, got it at [{index}] after {methods[:index]}: it takes the "
             "place of the network that they changed"
         )
-    trained = [
-        training.epochs
-        for entry in recipe
-        if entry.method in _TRAINS
-        for training in [entry.recover or entry.config.recover]
-    ]
-    if "student" in methods and not any(trained):
+    if "student" in methods and not any(method in _TRAINS for method in methods):
         raise ValueError(
             f"expected one of {', '.join(_TRAINS)} after student, got none: it has not learned anything yet"
         )

@@ -11,6 +11,7 @@ from pipeline.compress.configs import Recover
 from pipeline.sections import Section
 
 __all__ = [
+    "LEAST_EXAMPLES",
     "DynamicInt8",
     "Float16",
     "Float32",
@@ -20,6 +21,9 @@ __all__ = [
     "TrainedInt8",
     "WeightsInt8",
 ]
+
+LEAST_EXAMPLES = 32
+"""The next image leaves the range of n images with probability at most 2 / (n + 1): 6 % at 32."""
 
 
 class Float32(Section):
@@ -52,7 +56,7 @@ class StaticInt8(Section):
     method: Literal["static"] = "static"
     calibration: Literal["minmax", "entropy", "percentile", "mse"] = "minmax"
     percentile: float = Field(default=99.99, gt=50, le=100)
-    max_examples: int = Field(default=512, ge=1, description="of the calibration split")
+    max_examples: int = Field(default=512, ge=LEAST_EXAMPLES, description="of the calibration split")
     equalize: bool = Field(default=False, description="equalize weight ranges across layers first")
     correct_bias: bool = Field(default=False, description="correct biases by the mean error of quantization")
     keep_float: int = Field(default=0, ge=0, le=1_000, description="how many of the worst layers stay float")
@@ -103,7 +107,7 @@ class Rescue(Section):
         gt=0, lt=1, description="against the float file, on the validation split"
     )
     max_class_drop: float = Field(gt=0, le=1, description="the same for the worst class")
-    max_examples: int = Field(default=512, ge=1, description="of the calibration split")
+    max_examples: int = Field(default=512, ge=LEAST_EXAMPLES, description="of the calibration split")
     recover: RecoverFile | None = Field(
         default=None, description="of the last rung; without it nothing is trained"
     )

@@ -52,8 +52,11 @@ def measure_pass(module: nn.Module, context: Context) -> dict[str, Any]:
 
 def _key(entry: Pass, where: str) -> str:
     """The option an error is about, within its pass; the pass itself if it names none."""
-    if entry.shrinks is not entry and where.startswith(f"{entry.shrinks.method}."):
-        return f"{entry.method}.shrink.{where}"
+    if entry.shrinks is not entry:
+        if where.startswith(f"{entry.shrinks.method}."):
+            return f"{entry.method}.shrink.{where}"
+        if where.startswith("recover."):
+            return f"{entry.method}.{where}"
     return where if where.startswith(f"{entry.method}.") else entry.method
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from checks.errors import CompressionError
+from checks.errors import ParamsError
 from pipeline.compress.configs import Gradual, Iterate, Shrinking, Targeted, Weights
 from pipeline.compress.context import Applied, Context
 from pipeline.compress.macs import count_macs
@@ -65,7 +65,7 @@ def _event_steps(config: Gradual, steps: int) -> list[int]:
     """Steps before which something is removed: evenly spaced, the last at `until`."""
     at = [round(steps * config.until * event / config.events) for event in range(1, config.events + 1)]
     if at[0] < 1 or len(set(at)) < len(at) or at[-1] >= steps:
-        raise CompressionError(
+        raise ParamsError(
             f"expected a training step before, between and after {config.events} events, got {steps} steps "
             f"in all, of which {config.until:g} are for them",
             where="gradual.events",
@@ -86,7 +86,8 @@ def shrink_gradually(module: nn.Module, config: Gradual, context: Context) -> Ap
         context: What they may use.
 
     Raises:
-        CompressionError: if an event's target cannot be met, or there are more events than steps for them.
+        ParamsError: if there are more events than steps for them.
+        CompressionError: if an event's target cannot be met.
     """
     image = context.examples(1)[0]
     steps = count_steps(config.recover, len(context.dataset.split("train").labels))

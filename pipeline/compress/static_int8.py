@@ -116,7 +116,7 @@ def quantize_static_int8(
             raise ParamsError(
                 f"expected keep_float below the number of layers {len(ranking)} that could stay float, "
                 f"got {config.keep_float}",
-                where="quantize",
+                where="quantize.keep_float",
             )
         kept += [entry.node for entry in ranking[: config.keep_float]]
         figures["sensitivity"] = [{"layer": entry.layer, "divergence": entry.divergence} for entry in ranking]

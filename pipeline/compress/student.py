@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from checks.errors import CompressionError, ModelError
+from checks.errors import ModelError
 from pipeline.compress.configs import Student
 from pipeline.compress.context import Applied, Context
 from pipeline.models.export import cost_of
@@ -23,8 +23,8 @@ def take_student(module: nn.Module, config: Student, context: Context) -> Applie
         context: Gives preprocessing, shapes, classes and the baseline's cost.
 
     Raises:
-        ModelError: if the factory lies outside `model.code`, raises, or returns no network with such scores.
-        CompressionError: if the student has neither fewer multiply-accumulates nor fewer bytes.
+        ModelError: if the factory lies outside `model.code`, raises, or returns no network with such scores,
+            or one with neither fewer multiply-accumulates nor fewer bytes than the baseline.
     """
     del module
     where = f"student.factory ({config.factory})"
@@ -45,7 +45,7 @@ def take_student(module: nn.Module, config: Student, context: Context) -> Applie
         raise ModelError(error.what, where=where, hint=error.hint) from error
     baseline = context.baseline
     if cost.macs >= baseline.macs and cost.bytes >= baseline.bytes:
-        raise CompressionError(
+        raise ModelError(
             f"expected fewer multiply-accumulates or bytes than the baseline's {baseline.macs} and "
             f"{baseline.bytes}, got {cost.macs} and {cost.bytes}",
             where=where,

@@ -190,6 +190,7 @@ def train_network(
     objective: Objective | None = None,
     perturb: Perturbation | None = None,
     label: str = "training",
+    where: str = "recover",
     part: Part | None = None,
 ) -> None:
     """Train `network` in place with AdamW and a one-cycle learning rate; leaves it in eval mode.
@@ -204,11 +205,12 @@ def train_network(
         objective: The loss; by default cross-entropy of logits with the labels.
         perturb: Changes each augmented batch before the network is shown it.
         label: What the progress bar says.
+        where: Key of `training`, for messages.
         part: Which steps to take of the whole training, which otherwise runs from end to end; the optimizer
             starts afresh.
 
     Raises:
-        ParamsError: if an image may be shifted out of sight.
+        ParamsError: if an image may be shifted out of sight, or a batch has more images than there are.
     """
     if training.epochs == 0:
         network.eval()
@@ -218,7 +220,14 @@ def train_network(
         raise ParamsError(
             f"expected max_shift below the smaller side of images of {height} x {width}, got "
             f"{training.max_shift}, which may shift all of an image out of sight",
-            where=f"{label}: max_shift",
+            where=f"{where}.max_shift",
+        )
+    if training.batch_size > len(images):
+        raise ParamsError(
+            f"expected batch_size of at most the {len(images)} images of the training split, got "
+            f"{training.batch_size}",
+            where=f"{where}.batch_size",
+            hint="name a smaller one: the rates of a recipe are made for the size of its batches",
         )
     make_deterministic(seed)
     objective = objective or LabelLoss(training.label_smoothing)

@@ -8,6 +8,7 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
+from checks.errors import ParamsError
 from pipeline import prepare, prune, quantize, train
 from pipeline.compress.static_int8 import integer_share
 from pipeline.layout import Layout
@@ -26,6 +27,8 @@ RECIPES = {
     "rescued": {"method": "rescue", "max_accuracy_drop": 0.1, "max_class_drop": 0.5, "recover": RECOVER},
 }
 
+WRONG = {"floats": ".keep_float", "large": ".recover.batch_size"}
+
 
 def test_int8_is_trained_from_files_alone(project):
     yaml = YAML(typ="safe", pure=True)
@@ -33,12 +36,19 @@ def test_int8_is_trained_from_files_alone(project):
     del values["search"]  # it names precisions that this file has not
     values["train"]["epochs"] = 4
     values["prune"] = {"variants": ["dense"], "recipes": {"dense": []}}
-    values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES}
+    large = {"method": "trained", "recover": RECOVER | {"batch_size": 60_000}}
+    wrong = {"floats": {"method": "static", "keep_float": 100}, "large": large}
+    values["quantize"] = {"precisions": list(RECIPES), "recipes": RECIPES | wrong}
     (project / "params.yaml").write_text(json.dumps(values))
     layout, params = Layout(project), load_params(project / "params.yaml")
     prepare.run(layout, params)
     train.run(layout, params)
     prune.run(layout, params, variant="dense")
+    for precision, where in WRONG.items():
+        with pytest.raises(ParamsError) as caught:
+            quantize.run(layout, params, variant="dense", precision=precision)
+        assert caught.value.where == f"params.yaml quantize.recipes.{precision}{where}"
+        assert not layout.candidate(f"dense-{precision}").exists()
     (project / "examples/digits/net.py").unlink()
     records, bytes_of, done = {}, {}, {}
     for precision in RECIPES:

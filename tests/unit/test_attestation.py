@@ -407,6 +407,38 @@ def test_a_command_that_does_not_sign_is_one_sentence(keys, bundle, command, mon
     assert capsys.readouterr().err.startswith("error: LEANGATE_SIGNING_COMMAND: ")
 
 
+_LAST_WORDS = """import sys
+payload = sys.stdin.buffer.read()
+sys.stderr.write("an earlier line\\n" + {said} + "\\n")
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("'no such key: \\x1b[31mci\\x1b[0m'", "got exit status 3: no such key: \ufffd[31mci\ufffd[0m"),
+        ("'x' * 5000", "got exit status 3: " + "x" * 199 + "\u2026"),
+        ("'cannot sign ' + payload.decode()", "got exit status 3, and on standard error what it was to sign"),
+        ("payload.hex()", "got exit status 3, and on standard error what it was to sign"),
+    ],
+)
+def test_a_command_that_fails_has_its_last_words_but_not_the_payload(
+    keys, bundle, tmp_path, monkeypatch, capsys, said, shown
+):
+    script = tmp_path / "service.py"
+    script.write_text(_LAST_WORDS.format(said=said))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LEANGATE_SIGNING_COMMAND", f"{sys.executable} {script}")
+    monkeypatch.setenv("LEANGATE_SIGNING_PUBLIC_KEY", str(keys / "leangate.pub"))
+    assert main(["sign", str(bundle)]) == 2
+    told = capsys.readouterr().err
+    assert f"error: LEANGATE_SIGNING_COMMAND: expected a signature from the command, {shown}" in told
+    assert "earlier" not in told
+    assert "predicateType" not in told
+    assert len(told) < 500
+
+
 def test_keys_of_another_kind_are_not_trusted(tmp_path):
     key = ec.generate_private_key(ec.SECP256R1())
     path = tmp_path / "a.pub"

@@ -63,7 +63,7 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch, capsys):
             "params.yaml",
             "macs_reduction: 2.0",
             "macs_redaction: 2.0",
-            "prune.recipes.half.0.channels.macs_redaction",
+            "prune.recipes.half[0].channels: unknown key `macs_redaction`, did you mean `macs_reduction`?",
         ),
         ("policy.yaml", "margin: 0.02", "margin: .nan", "rules[12].margin"),
         ("policy.yaml", "rules:", "rules: []\nnever:", "never"),
@@ -89,6 +89,36 @@ def test_a_stage_refuses_wrong_files_before_it_works(project, repository, file, 
     assert where in done.stderr
     assert file in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (project / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "matrix", "says"),
+    [
+        (
+            "prune",
+            {"variant": "hafl"},
+            "--variant: expected one of prune.recipes (dense, half, third), got 'hafl', ",
+        ),
+        ("prune", {"variant": "hafl"}, "did you mean `half`?"),
+        ("quantize", {"variant": "hafl", "precision": "int8"}, "--variant: expected one of prune.recipes"),
+        (
+            "quantize",
+            {"variant": "half", "precision": "int9"},
+            "--precision: expected one of quantize.recipes",
+        ),
+        (
+            "evaluate",
+            {"slot": "third"},
+            "--slot: expected one of shortlist.slots (first, second), got 'third'",
+        ),
+        ("time", {"slot": "third"}, "--slot: expected one of shortlist.slots"),
+        ("gate", {"slot": "third"}, "--slot: expected one of shortlist.slots"),
+    ],
+)
+def test_a_name_that_the_file_does_not_know_is_wrong_input(project, capsys, stage, matrix, says):
+    assert run_stage(stage, matrix, project) == 2
+    assert says in capsys.readouterr().err
     assert not (project / "artifacts").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from checks.errors import ModelError
+from checks.errors import ModelError, ParamsError
 from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
 from pipeline.models.network import Preprocessed, build_network, load_weights, save_weights
@@ -247,6 +247,16 @@ def test_training_learns_and_repeats():
     assert torch.equal(first[1].weight, again[1].weight)
     assert not torch.equal(first[1].weight, other[1].weight)
     assert not first.training
+
+
+def test_a_batch_larger_than_the_data_is_wrong_input():
+    images = len(_task()[0])
+    _train(epochs=1, batch_size=images)
+    with pytest.raises(
+        ParamsError, match=rf"recover.batch_size: expected .* at most the {images} images"
+    ) as caught:
+        _train(epochs=1, batch_size=images + 1)
+    assert caught.value.exit_code == 2
 
 
 def test_no_epochs_change_nothing():

@@ -122,6 +122,30 @@ def test_what_is_wrong_is_said_in_words_of_the_file(project, old, new, says):
         assert foreign not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("train", "train.epochs: expected at least 1 where model.weights names none"),
+        ("recover", "prune.recipes.half[1].recover.epochs: expected at least 1, got 0"),
+    ],
+)
+def test_training_for_no_epoch_is_refused(project, key, where):
+    path = project / "params.yaml"
+    text = path.read_text()
+    path.write_text(re.sub(rf"({key}:\s*{{?\s*epochs:) \d+", r"\1 0", text, count=1))
+    assert path.read_text() != text
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert where in str(caught.value)
+
+
+def test_too_few_calibration_images_are_refused_before_anything_runs(project):
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("max_examples: 512", "max_examples: 31", 1))
+    with pytest.raises(ParamsError, match=r"int8.max_examples: expected at least 32, got 31"):
+        load_params(path)
+
+
 def test_a_precision_the_search_does_not_know_is_named_by_its_key(project):
     path = project / "params.yaml"
     text = path.read_text().split("\nsearch:")[0]
@@ -147,10 +171,6 @@ _CHANNELS = "channels: { macs_reduction: 2.0 }"
     [
         ([_CHANNELS, _STUDENT, f"recover: {_RECOVER}"], r"half: expected student as the first pass.*\[1\]"),
         ([_STUDENT, _CHANNELS], "half: expected one of recover, iterate, gradual after student"),
-        (
-            [_STUDENT, f"recover: {_RECOVER.replace('epochs: 1', 'epochs: 0')}"],
-            "half: expected one of recover, iterate, gradual after student",
-        ),
         ([_FOURS, _CHANNELS], r"half: expected weights with pattern 2:4 after channels.*\[0\]"),
         (
             [

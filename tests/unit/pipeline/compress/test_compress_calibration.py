@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from checks.errors import CompressionError
+from checks.errors import ParamsError
 from pipeline.compress import calibration
 from pipeline.compress.calibration import (
     entropy_range,
@@ -128,5 +128,5 @@ def test_constant_activations_have_a_range(tmp_path):
 
 
 def test_too_few_images_are_refused(graph):
-    with pytest.raises(CompressionError, match="at least 32"):
+    with pytest.raises(ParamsError, match="at least 32"):
         find_ranges(graph, images_of(31), StaticInt8())

@@ -146,8 +146,9 @@ def test_multiples_that_leave_no_room_for_the_target_are_an_error():
 def test_no_layer_loses_more_than_the_largest_share():
     result = _prune("plain", 1.4, max_ratio=0.25)
     assert all(after >= 0.75 * before for before, after in result.figures["channels"].values())
-    with pytest.raises(CompressionError, match="reached"):
+    with pytest.raises(CompressionError, match="reached") as caught:
         _prune("plain", 3.0, max_ratio=0.25)
+    assert "of no layer goes more than max_ratio 0.25: raise it, or ask for less" in caught.value.hint
 
 
 def test_a_skipped_layer_keeps_its_inputs_and_outputs():

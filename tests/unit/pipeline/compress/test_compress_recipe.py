@@ -74,12 +74,12 @@ def test_a_pass_that_cannot_is_named_by_its_key():
     with pytest.raises(
         CompressionError, match=r"recipes\.x\[1\]\.channels\.macs_reduction: expected at most"
     ):
-        _apply(_net(), {"recover": RECOVER | {"epochs": 0}}, {"channels": {"macs_reduction": 900.0}})
+        _apply(_net(), {"recover": RECOVER | {"epochs": 1}}, {"channels": {"macs_reduction": 900.0}})
 
 
 def test_what_stands_within_a_schedule_is_named_by_its_key():
     shrink = {"channels": {"macs_reduction": 900.0}}
-    entry = {"iterate": {"steps": 2, "shrink": shrink, "recover": RECOVER | {"epochs": 0}}}
+    entry = {"iterate": {"steps": 2, "shrink": shrink, "recover": RECOVER | {"epochs": 1}}}
     with pytest.raises(
         CompressionError, match=r"recipes\.x\[0\]\.iterate\.shrink\.channels\.macs_reduction: "
     ):

@@ -31,6 +31,12 @@ TRAINING = {
 }  # fmt: skip
 
 
+def _untrained():
+    """A file asks for at least one epoch; none shows what reading and writing do by themselves."""
+    config = TrainedInt8(recover=Recover.model_validate(TRAINING))
+    return config.model_copy(update={"recover": config.recover.model_copy(update={"epochs": 0})})
+
+
 class Residual(nn.Module):
     """A shortcut, a depthwise convolution, a pooling: all that shares ranges or has its own axis."""
 
@@ -157,7 +163,7 @@ def test_training_repeats_byte_for_byte_and_follows_the_seed(made, tmp_path):
 def test_no_epoch_leaves_the_static_file(made, tmp_path):
     """Reading weights from a file and writing them back loses nothing."""
     folder, images, lesson, _ = made
-    config = TrainedInt8.model_validate({"recover": {**TRAINING, "epochs": 0}})
+    config = _untrained()
     quantize_trained_int8(folder / "float.onnx", tmp_path / "same.onnx", images, config, lesson)
     static, same = _initializers(folder / "static.onnx"), _initializers(tmp_path / "same.onnx")
     for name, value in static.items():
@@ -209,7 +215,7 @@ def test_a_file_that_answers_other_than_what_was_trained_is_refused(made, tmp_pa
         }
 
     monkeypatch.setattr(TrainableTwin, "integers", swapped)
-    config = TrainedInt8.model_validate({"recover": {**TRAINING, "epochs": 0}})
+    config = _untrained()
     with pytest.raises(CompressionError, match="decide as what was trained"):
         quantize_trained_int8(folder / "float.onnx", tmp_path / "x.onnx", images, config, lesson)
     assert not (tmp_path / "x.onnx").exists()
