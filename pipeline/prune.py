@@ -73,6 +73,12 @@ def run(layout: Layout, params: Params, *, variant: str) -> None:
     else:
         _copy_baseline(layout, variant, baseline)
     stopwatch.write(layout.seconds("prune", variant))
+    for done in stopwatch.passes:
+        if "latency_ratio" in done:
+            print(
+                f"{variant}: {done['pass']} reached {done['latency_ratio']:.1%} of the baseline's time, "
+                f"at most {done['latency_ratio_allowed']:.1%} was asked for"
+            )
 
 
 def _apply(layout: Layout, params: Params, variant: str, dataset: Dataset, stopwatch: Stopwatch) -> None:

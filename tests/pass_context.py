@@ -8,15 +8,32 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from torch import nn
 
 from pipeline.compress.context import Context
+from pipeline.compress.macs import count_macs
 from pipeline.data.dataset import Dataset
 from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
 from pipeline.params import Model
 
 PIXEL_MAX = 16
+
+
+class ByMacs:
+    """Stands for the stopwatch of a latency target: time is multiply-accumulates and a constant."""
+
+    def __init__(self, baseline: nn.Module, shape: tuple[int, int, int], pixel_max: int, seed: int) -> None:
+        self._image = torch.zeros(1, *shape)
+        self._baseline = self._time(baseline)
+
+    def _time(self, module: nn.Module) -> int:
+        return 20_000 + count_macs(module, self._image)
+
+    def share(self, module: nn.Module) -> float:
+        """Return the ratio to the baseline's."""
+        return self._time(module) / self._baseline
 
 
 def dataset_of(shape=(1, 8, 8), classes=4, rows=96, seed=3) -> Dataset:

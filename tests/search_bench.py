@@ -16,7 +16,7 @@ from pipeline.compress.configs import Recover
 from pipeline.compress.precision_configs import TrainedInt8
 from pipeline.params import load_params
 from pipeline.search.bench import Measured
-from pipeline.search.run import Task, work
+from pipeline.search.run import Task, settings_of, work
 from pipeline.search.study import open_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,9 @@ def run_search(folder, params, bench, *, resume=False, deadline=inf, owner="me")
     """Run a search in `folder` as one process does; return its trials, and whether all are done."""
     if not (folder / "search.db").exists():
         (folder / "search.db").write_bytes(_empty_database())
-    study = open_study(f"sqlite:///{folder / 'search.db'}", params, IDENTITY, resume=resume)
+    study = open_study(
+        f"sqlite:///{folder / 'search.db'}", params, IDENTITY, settings_of(params), resume=resume
+    )
     task = Task(f"{owner}-0", study.interrupted(owner), deadline)
     complete = work(study, bench, params, folder, task, lambda: None)
     return study.entries(), complete

@@ -72,10 +72,12 @@ class Applied:
     Attributes:
         module: The new network; the one that came in is unchanged.
         figures: What to record of it, JSON values.
+        timings: What no second run measures alike, kept apart from the record.
     """
 
     module: nn.Module
     figures: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
 
 
 class Function(Protocol):

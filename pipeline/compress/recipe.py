@@ -106,6 +106,7 @@ def apply_recipe(
         try:
             with stopwatch.time(entry.method):
                 applied = function_of(entry.method)(module, entry.config, own)
+            stopwatch.note(applied.timings)
             module = applied.module
             left = measure_pass(module, context)
             _expect_met(entry, left, context)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,12 +42,14 @@ def iterate(module: nn.Module, config: Iterate, context: Context) -> Applied:
         CompressionError: if a step's target cannot be met.
     """
     steps: list[Any] = []
+    timings: Mapping[str, float] = {}
     for step in range(1, config.steps + 1):
         own = replace(context, seed=context.seed + 1000 * step)
         shrunk = function_of(config.shrink.method)(module, partway(config.shrink, step / config.steps), own)
         module = function_of("recover")(shrunk.module, config.recover, own).module
         steps.append(dict(shrunk.figures))
-    return Applied(module, {"steps": steps})
+        timings = shrunk.timings
+    return Applied(module, {"steps": steps}, timings)
 
 
 def _ramp(shrink: Shrinking, share: float) -> Targeted | Weights:
@@ -92,6 +95,7 @@ def shrink_gradually(module: nn.Module, config: Gradual, context: Context) -> Ap
     image = context.examples(1)[0]
     steps = count_steps(config.recover, len(context.dataset.split("train").labels))
     before, spent, events = count_macs(module, image), 0, list[dict[str, Any]]()
+    timings: Mapping[str, float] = {}
     first = 0
     for event, last in enumerate([*_event_steps(config, steps), steps], 1):
         module = recover(module, config.recover, context, part=Part(first, last)).module
@@ -103,4 +107,5 @@ def shrink_gradually(module: nn.Module, config: Gradual, context: Context) -> Ap
             shrunk = function_of(config.shrink.method)(module, _ramp(config.shrink, share), own)
             module = shrunk.module
             events.append({"step": last, **shrunk.figures})
-    return Applied(module, {"events": events, "training_macs_share": spent / (before * steps)})
+            timings = shrunk.timings
+    return Applied(module, {"events": events, "training_macs_share": spent / (before * steps)}, timings)

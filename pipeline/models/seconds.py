@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ class Stopwatch:
         start = time.perf_counter()
         yield
         self._passes.append({"pass": name, "seconds": round(time.perf_counter() - start, 3)})
+
+    def note(self, timings: Mapping[str, float]) -> None:
+        """Keep what the pass that ended last measured of time."""
+        self._passes[-1] |= timings
+
+    @property
+    def passes(self) -> Sequence[Mapping[str, Any]]:
+        """What was timed so far."""
+        return self._passes
 
     def write(self, path: Path) -> None:
         """Write what was timed so far."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
+from typing import Any
 
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import InputError, LeanGateError, StorageError
@@ -32,6 +33,7 @@ __all__ = [
     "only_one_search",
     "open_here",
     "owner_token",
+    "settings_of",
     "work",
 ]
 
@@ -89,22 +91,25 @@ def identity_of(layout: Layout, params: Params) -> dict[str, str]:
                 where=str(path.parent),
                 hint="run `dvc repro train` first",
             )
-    search = params.search.model_dump(mode="json", exclude={"trials", "budget", "winners"})
-    recipes = params.quantize.recipes
-    settings = {
-        "search": search,
-        "seed": params.seed,
-        "train": params.train.model_dump(mode="json"),
-        "model": params.model.model_dump(mode="json"),
-        "precisions": {
-            name: recipes[name].model_dump(mode="json")
-            for name in sorted({*precisions_of(params), *baseline_precisions_of(params)})
-        },
-    }
     return {
         "data": data_digest(layout.data),
         "baseline": sha256_file(layout.baseline / "model.onnx"),
-        "settings": sha256_value(settings),
+        "settings": sha256_value(settings_of(params)),
+    }
+
+
+def settings_of(params: Params) -> dict[str, Any]:
+    """Return what of `params.yaml` all trials of one search have in common, by its keys there."""
+    recipes = params.quantize.recipes
+    return {
+        "search": params.search.model_dump(mode="json", exclude={"trials", "budget", "winners"}),
+        "seed": params.seed,
+        "train": params.train.model_dump(mode="json"),
+        "model": params.model.model_dump(mode="json"),
+        "quantize.recipes": {
+            name: recipes[name].model_dump(mode="json")
+            for name in sorted({*precisions_of(params), *baseline_precisions_of(params)})
+        },
     }
 
 
@@ -112,7 +117,8 @@ def open_here(layout: Layout, params: Params, url: str | None, *, resume: bool) 
     """Check what is to be searched, and open its storage; see `open_study`."""
     expect_space(params)
     identity = identity_of(layout, params)
-    return open_study(database_url(folder_of(layout), url), params, identity, resume=resume)
+    settings = settings_of(params)
+    return open_study(database_url(folder_of(layout), url), params, identity, settings, resume=resume)
 
 
 def owner_token(folder: Path) -> str:

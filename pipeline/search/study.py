@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from checks.errors import InputError, StorageError
 from pipeline.params import Params
 from pipeline.search.bench import Measured
+from pipeline.search.changes import describe_changes
 from pipeline.search.space import Drawn, draw
 
 if TYPE_CHECKING:
@@ -315,7 +316,9 @@ def _open(url: str, directions: Sequence[Literal["minimize", "maximize"]]) -> op
     )
 
 
-def open_study(url: str, params: Params, identity: Mapping[str, str], *, resume: bool) -> Study:
+def open_study(
+    url: str, params: Params, identity: Mapping[str, str], settings: Mapping[str, Any], *, resume: bool
+) -> Study:
     """Open the search that lies at `url`, or begin one there.
 
     Args:
@@ -323,6 +326,7 @@ def open_study(url: str, params: Params, identity: Mapping[str, str], *, resume:
             `docs/decisions/0007-search-with-optuna.md`.
         params: Section `search` says what is searched.
         identity: What the search is about: name to digest.
+        settings: What the digest `settings` is of: recorded to say what was changed since.
         resume: Go on with trials that are there; else there must be none.
 
     Raises:
@@ -337,13 +341,16 @@ def open_study(url: str, params: Params, identity: Mapping[str, str], *, resume:
         study = _open(url, directions)
         known = study.user_attrs.get("identity")
         if known is None:
+            study.set_user_attr("settings", dict(settings))
             study.set_user_attr("identity", dict(identity))
             known = dict(identity)
+        changes = describe_changes(study.user_attrs.get("settings"), settings)
         trials = len(study.get_trials(deepcopy=False))
     other = sorted(name for name in {*known, *identity} if known.get(name) != identity.get(name))
     if other:
         raise InputError(
-            f"expected a search on this {', '.join(identity)}, got one on other {', '.join(other)}",
+            f"expected a search on this {', '.join(identity)}, got one on other {', '.join(other)}"
+            + (changes if "settings" in other else ""),
             where=shown,
             hint="its trials cannot be compared: remove artifacts/search to begin anew, put back what was "
             "changed, or name another database with --storage",

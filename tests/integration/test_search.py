@@ -159,5 +159,5 @@ def test_another_baseline_is_another_search(trained, capsys):
     capsys.readouterr()
     assert main(["search", "--resume"]) == 2
     said = capsys.readouterr().err
-    assert "other baseline, settings" in said
+    assert "other baseline, settings: train.epochs was 4, is 3" in said
     assert "remove artifacts/search" in said

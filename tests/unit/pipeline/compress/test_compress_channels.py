@@ -22,7 +22,7 @@ from pipeline.models.cost import measure_cost
 from pipeline.models.export import export_onnx
 from pipeline.models.network import Preprocessed
 from tests import zoo
-from tests.pass_context import context_of
+from tests.pass_context import ByMacs, context_of
 
 
 def _prune(name, reduction=2.0, criterion="l2", **options):
@@ -89,26 +89,17 @@ def test_sensitivity_spends_the_budget_where_the_loss_does_not_suffer():
     assert widths["sensitivity"]["2.0"][1] < widths["layer"]["2.0"][1]
 
 
-class _Clock:
-    """Stands for the stopwatch: time is multiply-accumulates and a constant, so that tests repeat."""
-
-    def __init__(self, baseline, shape, pixel_max, seed):
-        self._image = torch.zeros(1, *shape)
-        self._baseline = self._time(baseline)
-
-    def _time(self, module):
-        return 20_000 + count_macs(module, self._image)
-
-    def share(self, module):
-        return self._time(module) / self._baseline
-
-
 def test_a_latency_target_is_met_within_five_per_cent_by_what_was_measured(wide, monkeypatch):
     module, context = wide
-    monkeypatch.setattr(channel_targets, "Stopwatch", _Clock)
+    monkeypatch.setattr(channel_targets, "Stopwatch", ByMacs)
     result = prune_channels(module, Channels(latency_reduction=2.0, criterion="l2"), context)
-    share = _Clock(module, context.shape, 16, 0).share(result.module)
+    share = ByMacs(module, context.shape, 16, 0).share(result.module)
     assert 0.475 <= share <= 0.5
+    assert result.timings == {"latency_ratio": round(share, 4), "latency_ratio_allowed": 0.5}
+    assert "latency" not in str(result.figures)
+    nothing = prune_channels(module, Channels(latency_reduction=1.0, criterion="l2"), context)
+    assert nothing.timings == {"latency_ratio": 1.0, "latency_ratio_allowed": 1.0}
+    assert _prune("plain", 1.4).timings == {}
     with pytest.raises(CompressionError, match=r"reached \d+% of the baseline's time"):
         prune_channels(module, Channels(latency_reduction=900.0, criterion="l2"), context)
 

@@ -2,6 +2,7 @@
 """Recipes: passes in order, each recorded with what it left; a wrong recipe is named by its key."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from checks.errors import CompressionError, ParamsError
+from pipeline.compress import channel_targets
 from pipeline.compress.configs import Pass
 from pipeline.compress.recipe import apply_recipe
-from tests.pass_context import context_of
+from pipeline.models.seconds import Stopwatch
+from tests.pass_context import ByMacs, context_of
 
 RECOVER = {
     "epochs": 3,
@@ -52,6 +55,23 @@ def test_passes_are_applied_in_order_and_recorded():
     assert records[0]["options"]["seed"] != records[1]["options"]["seed"]
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert made is not module
+
+
+def test_what_a_latency_target_reached_stands_with_the_seconds_and_not_in_the_record(tmp_path, monkeypatch):
+    """No second run measures the same time, and the record must be the same."""
+    monkeypatch.setattr(channel_targets, "Stopwatch", ByMacs)
+    shrink = {"channels": {"latency_reduction": 1.5, "criterion": "l2"}}
+    entries = (shrink, {"iterate": {"steps": 2, "shrink": shrink, "recover": RECOVER}}, {"recover": RECOVER})
+    stopwatch, module = Stopwatch(), _net()
+    _, records = apply_recipe(module, _recipe(*entries), context_of(module), "recipes.x", stopwatch)
+    stopwatch.write(tmp_path / "seconds.json")
+    first, within, recovered = json.loads((tmp_path / "seconds.json").read_text())["passes"]
+    for entry in (first, within):
+        assert (
+            0 < entry["latency_ratio"] <= entry["latency_ratio_allowed"] == pytest.approx(1 / 1.5, abs=1e-4)
+        )
+    assert set(recovered) == {"pass", "seconds"}
+    assert "latency_ratio" not in json.dumps(records)
 
 
 def test_a_recipe_repeats():
@@ -125,7 +145,9 @@ def test_what_an_earlier_pass_removed_may_be_named_under_skip(entry):
 
 
 def test_images_are_not_shifted_out_of_sight():
-    with pytest.raises(ParamsError, match=r"recipes\.x\[0\]\.recover: expected max_shift below .* got 64"):
+    with pytest.raises(
+        ParamsError, match=r"recipes\.x\[0\]\.recover\.max_shift: expected max_shift below .* got 64"
+    ):
         _apply(_net(), {"recover": RECOVER | {"max_shift": 64}})
 
 

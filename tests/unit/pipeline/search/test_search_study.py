@@ -9,6 +9,8 @@ import optuna
 import pytest
 
 from checks.errors import InputError, ParamsError, StorageError
+from pipeline.search.changes import describe_changes
+from pipeline.search.run import settings_of
 from pipeline.search.study import open_study
 from tests.search_bench import IDENTITY, Formula, params_of, refuse, run_search
 
@@ -224,23 +226,59 @@ def test_a_storage_of_another_search_is_refused(tmp_path):
     url = f"sqlite:///{tmp_path / 'search.db'}"
     run_search(tmp_path, params_of(trials=2), Formula())
     with pytest.raises(InputError, match="expected no search yet, got one with 2 trials"):
-        open_study(url, params_of(), IDENTITY, resume=False)
+        open_study(url, params_of(), IDENTITY, {}, resume=False)
     with pytest.raises(InputError, match="on other baseline, data") as caught:
-        open_study(url, params_of(), IDENTITY | {"data": "0" * 64, "baseline": "1" * 64}, resume=True)
+        open_study(url, params_of(), IDENTITY | {"data": "0" * 64, "baseline": "1" * 64}, {}, resume=True)
     assert "remove artifacts/search" in caught.value.hint
+
+
+def test_what_was_changed_since_is_named_with_old_and_new(tmp_path):
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    run_search(tmp_path, params_of(trials=2), Formula())
+    other = IDENTITY | {"settings": "9" * 64}
+    changed = params_of(trials=2, bracket=6, space={"recover": {"epochs": (4, 8)}, "precisions": ("fp32",)})
+    with pytest.raises(InputError) as caught:
+        open_study(url, changed, other, settings_of(changed), resume=True)
+    for said in (
+        (
+            'got one on other settings: search.bracket was 4, is 6; search.space.precisions was null, is ["fp32"]; '
+            "search.space.recover.epochs was null, is [4, 8]; "
+        ),
+        'quantize.recipes.int8.calibration was "minmax", is nothing; ',
+        "; and 7 more",
+    ):
+        assert said in str(caught.value)
+    changed = params_of(trials=2, bracket=6, space={"recover": {"epochs": (4, 8)}})
+    with pytest.raises(InputError) as caught:
+        open_study(url, changed, other, settings_of(changed), resume=True)
+    assert "settings: search.bracket was 4, is 6; search.space.recover.epochs was null, is [4, 8]" in str(
+        caught.value
+    )
+    with pytest.raises(InputError, match="on other data, got|on other data$") as caught:
+        open_study(url, changed, IDENTITY | {"data": "0" * 64}, settings_of(changed), resume=True)
+    assert "bracket" not in str(caught.value)
+
+
+def test_settings_out_of_a_shared_database_are_shown_short_and_plain():
+    said = describe_changes({"seed": "\x1b[31m" + "x" * 500}, {"seed": 1})
+    assert said.startswith(": seed was ")
+    assert said.endswith(", is 1")
+    assert "\x1b" not in said
+    assert len(said) < 150
+    assert describe_changes(None, {"seed": 1}) == describe_changes({"seed": 1}, {"seed": 1}) == ""
 
 
 @pytest.mark.parametrize("url", ["nonsense", "redis://localhost", "oracle+nothing://me:secret@there/x"])
 def test_a_storage_that_is_none_is_refused_without_its_password(url):
     with pytest.raises(InputError, match="expected the address of a database") as caught:
-        open_study(url, params_of(), IDENTITY, resume=False)
+        open_study(url, params_of(), IDENTITY, {}, resume=False)
     assert "secret" not in str(caught.value)
 
 
 def test_a_database_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "search.db").write_text("this is no database, and long enough to be seen as such " * 50)
     with pytest.raises(StorageError, match="expected a database"):
-        open_study(f"sqlite:///{tmp_path / 'search.db'}", params_of(), IDENTITY, resume=True)
+        open_study(f"sqlite:///{tmp_path / 'search.db'}", params_of(), IDENTITY, {}, resume=True)
 
 
 def test_a_database_that_breaks_on_the_way_is_named(tmp_path):
