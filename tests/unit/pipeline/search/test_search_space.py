@@ -159,5 +159,5 @@ def test_a_wrong_section_is_refused(changes):
 def test_an_unknown_precision_is_named(project):
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("    precisions: [fp32, int8]", "    precisions: [int4]"))
-    with pytest.raises(ParamsError, match=r"search\.space\.precisions among .*int8.*got \['int4'\]"):
+    with pytest.raises(ParamsError, match=r"search\.space\.precisions: expected .*int8.*got 'int4'"):
         load_params(path)
