@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from checks.errors import GovernanceError
 from pipeline.params import load_yaml
-from pipeline.params_errors import explain
+from pipeline.section_errors import explain
 from pipeline.sections import Section
 
 __all__ = ["KEYS", "Governance", "Risk", "answers_to", "completed_by", "load_governance"]

@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 from checks.errors import InputError, ParamsError
 from pipeline.compress.configs import PruneRecipe
 from pipeline.compress.precision_configs import QuantizeRecipe
-from pipeline.params_errors import did_you_mean, explain
 from pipeline.search.configs import Search
+from pipeline.section_errors import did_you_mean, explain
 from pipeline.sections import Name, Section, Share, Training
 
 __all__ = [

@@ -103,7 +103,7 @@ def add_stage_parsers(parsers: argparse._SubParsersAction[argparse.ArgumentParse
 
 def _expect_known(matrix: Mapping[str, str], params: Params) -> None:
     """Refuse names that `params.yaml` does not know before anything is read that they would have made."""
-    from pipeline.params_errors import did_you_mean
+    from pipeline.section_errors import did_you_mean
 
     names: Mapping[str, tuple[str, Collection[str]]] = {
         "variant": ("prune.recipes", params.prune.recipes),

@@ -19,7 +19,7 @@ PLUMBING = {
     "files",
     "layout",
     "params",
-    "params_errors",
+    "section_errors",
     "progress",
     "sections",
     "stages",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong in `params.yaml`, in this project's words: which key, what was expected, what came.
+"""What is wrong in a file of sections (`params.yaml`, `governance.yaml`): key, what was expected, what came.
 
 pydantic knows where a value stood by fields, list places and the tags of unions; people know it by the keys
 that they wrote.
@@ -18,6 +18,8 @@ __all__ = ["did_you_mean", "explain"]
 
 _MOST_LISTED = 40
 _LONGEST = 80
+_NEAR = 0.7
+"""Share of letters in common; below it, names that only rhyme would be taken for slips."""
 
 _WORDS = {
     "greater_than": "more than {gt:g}",
@@ -46,7 +48,7 @@ _WORDS = {
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean a?`, or nothing if no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=_NEAR)
     return f", did you mean `{near[0]}`?" if near else ""
 
 
