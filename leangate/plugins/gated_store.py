@@ -211,23 +211,23 @@ class GatedStore(SqlAlchemyStore):
 
     # What has to hold
 
-    def _standing(self, name: str, version: str) -> Standing:
+    def _entries(self, name: str, acts: Sequence[str], everywhere: Sequence[str] = ()) -> list[Entry]:
         with self.ManagedSessionMaker() as session:
-            entries = self._ledger.select(session, name, _STANDING_ACTS, ("policy",))
-        return standing_of(entries, name, version)
+            rows = self._ledger.select(session, name, acts, everywhere)
+        # Outside: MLflow's session would turn what is wrong with an entry into an error of its own.
+        return self._ledger.read(rows, load_trust().registry)
+
+    def _standing(self, name: str, version: str) -> Standing:
+        return standing_of(self._entries(name, _STANDING_ACTS, ("policy",)), name, version)
 
     def _promoted(self, name: str) -> list[Entry]:
-        with self.ManagedSessionMaker() as session:
-            return self._ledger.select(session, name, ("promote",))
+        return self._entries(name, ("promote",))
 
     def _governed(self, name: str) -> list[Entry]:
-        with self.ManagedSessionMaker() as session:
-            return self._ledger.select(session, name, ("register", "promote"))
+        return self._entries(name, ("register", "promote"))
 
     def _registered(self) -> list[Proof]:
-        with self.ManagedSessionMaker() as session:
-            entries = self._ledger.select(session, "", (), ("register",))
-        return [Proof.from_json(entry.detail["proof"]) for entry in entries]
+        return [Proof.from_json(entry.detail["proof"]) for entry in self._entries("", (), ("register",))]
 
     @contextmanager
     def _files(self, name: str, version: str, bundle_uri: str) -> Iterator[tuple[Any, Any]]:
@@ -591,25 +591,23 @@ class GatedStore(SqlAlchemyStore):
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Rename a model about which the ledger says nothing that would then be said of another."""
-        if self._governed(name) or self._governed(new_name):
-            why = InputError(
-                "expected a model without evidence, got one whose evidence names it",
-                where=f"model {name!r}",
-                hint="register under the new name",
-            )
-            self._refuse("rename-model", name, "", why, to=new_name)
         with self._act("rename-model", name, to=_value(new_name)):
+            if self._governed(name) or self._governed(new_name):
+                raise InputError(
+                    "expected a model without evidence, got one whose evidence names it",
+                    where=f"model {name!r}",
+                    hint="register under the new name",
+                )
             return super().rename_registered_model(name, new_name)
 
     def delete_registered_model(self, name: str) -> None:
         """Delete a model of which no version ever held a protected alias."""
-        if self._promoted(name):
-            why = InputError(
-                "expected a model that never was in production, got one whose record is kept",
-                where=f"model {name!r}",
-            )
-            self._refuse("delete-model", name, "", why)
         with self._act("delete-model", name):
+            if self._promoted(name):
+                raise InputError(
+                    "expected a model that never was in production, got one whose record is kept",
+                    where=f"model {name!r}",
+                )
             super().delete_registered_model(name)
 
     def update_model_version(self, name: str, version: str, description: Any = None) -> Any:
@@ -619,14 +617,13 @@ class GatedStore(SqlAlchemyStore):
 
     def delete_model_version(self, name: str, version: str) -> None:
         """Delete a version that never held a protected alias."""
-        if any(entry.version == str(version) for entry in self._promoted(name)):
-            why = InputError(
-                "expected a version that never was in production, got one whose record is kept",
-                where=f"model {name!r}, version {version}",
-                hint="revoke it",
-            )
-            self._refuse("delete-version", name, version, why)
         with self._act("delete-version", name, version):
+            if any(entry.version == str(version) for entry in self._promoted(name)):
+                raise InputError(
+                    "expected a version that never was in production, got one whose record is kept",
+                    where=f"model {name!r}, version {version}",
+                    hint="revoke it",
+                )
             super().delete_model_version(name, version)
 
     # Reading the ledger

@@ -12,14 +12,26 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from pipeline.ledger.entries import Checkpoint, Entry, Head, append, parse_entry, sign_checkpoint
+from checks.errors import EvidenceError
+from pipeline.ledger.entries import (
+    Checkpoint,
+    Entry,
+    Head,
+    append,
+    expect_signed,
+    parse_entry,
+    sign_checkpoint,
+)
 from pipeline.ledger.merkle import Frontier
-from pipeline.ledger.verification import START
+from pipeline.ledger.verification import START, read_checkpoint
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
+    from securesystemslib.signer import Key, Signer
 
-__all__ = ["LedgerTable"]
+__all__ = ["OPENING", "LedgerTable"]
+
+OPENING = ("policy", "register", "approve", "promote")
+"""Acts by whose entries the gate opens."""
 
 _metadata = sa.MetaData()
 
@@ -93,7 +105,7 @@ class LedgerTable:
         checkpoint = (
             Checkpoint(frontier.size, frontier.root)
             if signer is None
-            else sign_checkpoint(head.ledger, frontier, signer)
+            else sign_checkpoint(entry, frontier, signer)
         )
         session.execute(
             sa.insert(_entries).values(
@@ -117,15 +129,30 @@ class LedgerTable:
         )
 
     @staticmethod
-    def select(session: Any, model: str, acts: Sequence[str], everywhere: Sequence[str] = ()) -> list[Entry]:
-        """Return entries in order: of one model by acts, and of all models by the acts in `everywhere`."""
+    def select(session: Any, model: str, acts: Sequence[str], everywhere: Sequence[str] = ()) -> list[Any]:
+        """Return rows in order: of one model by acts, and of all models by the acts in `everywhere`."""
         wanted = sa.and_(_entries.c.model == model, _entries.c.act.in_(acts))
         if everywhere:
             wanted = sa.or_(wanted, _entries.c.act.in_(everywhere))
-        rows = session.execute(
-            sa.select(_entries.c.number, _entries.c.entry).where(wanted).order_by(_entries.c.number)
-        )
-        return [parse_entry(row.entry, f"ledger entry {row.number}") for row in rows]
+        return list(session.execute(sa.select(_entries).where(wanted).order_by(_entries.c.number)))
+
+    @staticmethod
+    def read(rows: Sequence[Any], keys: Mapping[str, Key]) -> list[Entry]:
+        """Return the entries in rows.
+
+        Raises:
+            EvidenceError: if one that could open the gate was not signed by any of `keys`.
+        """
+        found = []
+        for row in rows:
+            where = f"ledger entry {row.number}"
+            entry = parse_entry(row.entry, where)
+            if (entry.number, entry.act, entry.model) != (row.number, row.act, row.model):
+                raise EvidenceError("expected the entry by its own number, act and model", where=where)
+            if entry.act in OPENING:
+                expect_signed(entry, read_checkpoint(json.loads(row.checkpoint), where), keys, where)
+            found.append(entry)
+        return found
 
     @staticmethod
     def last(session: Any, model: str) -> Entry | None:

@@ -175,18 +175,18 @@ def parse_entry(line: str, where: str) -> Entry:
     return entry
 
 
-def _stated(ledger: str, size: int, root: str) -> bytes:
-    return f"{SCHEMA} checkpoint\n{ledger}\n{size}\n{root}\n".encode()
+def _stated(entry: Entry, size: int, root: str) -> bytes:
+    return f"{SCHEMA} checkpoint\n{entry.ledger}\n{size}\n{root}\n{entry.leaf}\n".encode()
 
 
-def sign_checkpoint(ledger: str, frontier: Frontier, signer: Signer) -> Checkpoint:
-    """Return the signed checkpoint of all entries so far."""
-    signature = signer.sign(_stated(ledger, frontier.size, frontier.root))
+def sign_checkpoint(entry: Entry, frontier: Frontier, signer: Signer) -> Checkpoint:
+    """Return the signed checkpoint of all entries up to the last, `entry`."""
+    signature = signer.sign(_stated(entry, frontier.size, frontier.root))
     return Checkpoint(frontier.size, frontier.root, signer.public_key.keyid, signature.signature)
 
 
-def expect_signed(ledger: str, checkpoint: Checkpoint, keys: Mapping[str, Key], where: str) -> None:
-    """Refuse a checkpoint that none of `keys` signed.
+def expect_signed(entry: Entry, checkpoint: Checkpoint, keys: Mapping[str, Key], where: str) -> None:
+    """Refuse an entry whose checkpoint none of `keys` signed.
 
     Raises:
         EvidenceError: naming whose signature is there.
@@ -205,7 +205,7 @@ def expect_signed(ledger: str, checkpoint: Checkpoint, keys: Mapping[str, Key], 
     try:
         key.verify_signature(
             Signature(checkpoint.key, checkpoint.signature),
-            _stated(ledger, checkpoint.size, checkpoint.root),
+            _stated(entry, checkpoint.size, checkpoint.root),
         )
     except (UnverifiedSignatureError, VerificationError, ValueError) as error:
         raise EvidenceError(

@@ -123,7 +123,7 @@ def verify_lines(lines: Iterable[str], keys: Mapping[str, Key] | None, where: st
             )
         if checkpoint.key:
             if keys is not None:
-                expect_signed(entry.ledger, checkpoint, keys, place)
+                expect_signed(entry, checkpoint, keys, place)
             signers.add(checkpoint.key)
             signed = frontier.size
         entries.append(entry)

@@ -34,6 +34,7 @@ class RegistryConfig(BaseModel):
     policy_owners: str = Field(min_length=1, description="folder of public keys: who approves policies")
     makers: str = Field(min_length=1, description="folder of public keys: whose signature on a bundle counts")
     ledger_key: str = Field(min_length=1, description="file of the private key that signs checkpoints")
+    former_ledger_keys: str | None = Field(default=None, description="folder of public keys it had before")
 
     @field_validator("protected_aliases")
     @classmethod
@@ -50,12 +51,14 @@ class Trust:
         owners: Public keys by id: who approves policies.
         makers: Public keys by id: who signs bundles.
         signer: Signs checkpoints of the ledger.
+        registry: Public keys by id, of `signer` and of those before it: what they signed, the registry wrote.
     """
 
     protected: frozenset[str]
     owners: Mapping[str, Key]
     makers: Mapping[str, Key]
     signer: Signer
+    registry: Mapping[str, Key]
 
 
 @dataclass
@@ -70,7 +73,8 @@ _cache = _Cache()
 
 
 def _watched(path: Path, config: RegistryConfig) -> list[Path]:
-    named = [path.parent / name for name in (config.policy_owners, config.makers, config.ledger_key)]
+    names = (config.policy_owners, config.makers, config.ledger_key, config.former_ledger_keys)
+    named = [path.parent / name for name in names if name is not None]
     inside = [file for place in named if place.is_dir() for file in sorted(place.iterdir())]
     return [path, *named, *inside]
 
@@ -122,11 +126,16 @@ def load_trust(environment: Mapping[str, str] = os.environ) -> Trust:
     config = _read(path)
     files = _watched(path, config)
     state = _state(files)
+    signer = read_signer(str(path.parent / config.ledger_key))
+    former = (
+        {} if config.former_ledger_keys is None else read_trusted(path.parent / config.former_ledger_keys)
+    )
     trust = Trust(
         protected=frozenset(config.protected_aliases),
         owners=read_trusted(path.parent / config.policy_owners),
         makers=read_trusted(path.parent / config.makers),
-        signer=read_signer(str(path.parent / config.ledger_key)),
+        signer=signer,
+        registry={**former, signer.public_key.keyid: signer.public_key},
     )
     _cache.path, _cache.files, _cache.state, _cache.trust = path, files, state, trust
     return trust

@@ -225,6 +225,75 @@ def test_an_alias_moved_in_the_database_itself_is_not_resolved(
             client.get_model_version_by_alias("moved", "production")
 
 
+def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    """Whoever writes to the database can hash, and go on with the chain; but not sign."""
+    import sqlite3
+
+    from pipeline.ledger.entries import Checkpoint, Entry, parse_entry
+
+    made = make_bundle(tmp_path / "made", keys.private("maker"), "forged", policy="# for forgers\n")
+    with server.client() as client:
+        client.create_registered_model("forged")
+        client.set_registered_model_tag("forged", "leangate.policy", keys.policy_approval(made.policy_sha256))
+        version = made.register(server.uri)
+        database = sqlite3.connect(server.log.parent / "mlflow.db")
+        (line, mark) = database.execute(
+            "select entry, checkpoint from leangate_ledger order by number desc limit 1"
+        ).fetchone()
+        last = parse_entry(line, "last")
+        detail = {"alias": "production", "registered": last.number, "approvals": []}
+        entry = Entry(
+            last.ledger, last.number + 1, last.at, None, "promote", "forged", version, detail, last.leaf
+        )
+        stolen = json.loads(mark)["signature"]
+        key = keys.ids["ledger"]
+        try:
+            for checkpoint in (
+                Checkpoint(entry.number, "0" * 64),
+                Checkpoint(entry.number, "0" * 64, key, stolen),
+            ):
+                with database:
+                    database.execute(
+                        "insert or replace into leangate_ledger values (?, 'promote', 'forged', ?, ?, ?)",
+                        (entry.number, version, entry.line, json.dumps(checkpoint.to_json())),
+                    )
+                    database.execute(
+                        "insert or replace into registered_model_aliases (alias, version, name, workspace) "
+                        "values ('production', ?, 'forged', 'default')",
+                        (int(version),),
+                    )
+                with pytest.raises(
+                    Exception, match="PERMISSION_DENIED.*(checkpoint signed by|signature of key)"
+                ):
+                    client.get_model_version_by_alias("forged", "production")
+        finally:
+            with database:
+                database.execute("delete from leangate_ledger where number = ?", (entry.number,))
+                database.execute("delete from registered_model_aliases where name = 'forged'")
+            database.close()
+
+
+def test_without_its_configuration_the_registry_moves_nothing(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
+    aside = keys.config.with_suffix(".aside")
+    keys.config.rename(aside)
+    try:
+        with server.client() as client:
+            client.create_registered_model("closed")
+            for alias in ("production", "anything"):
+                with pytest.raises(Exception, match="LEANGATE_REGISTRY|registry.yaml"):
+                    client.set_registered_model_alias("closed", alias, "1")
+            with pytest.raises(Exception, match=r"registry\.yaml"):
+                client.delete_registered_model("closed")
+    finally:
+        aside.rename(keys.config)
+    with server.client() as client:
+        client.delete_registered_model("closed")
+
+
 def test_wrong_use_is_told(desk: Desk) -> None:
     assert "not found" in desk("promote", "nobody", "1", code=2)
     assert "expected a day" in desk("approve", "road", "1", "--until", "soon", by="approver", code=2)

@@ -54,7 +54,7 @@ class Book:
         frontier = self.head.frontier.add(entry.leaf)
         self.head = Head(self.head.ledger, frontier, entry.leaf, entry.at)
         self.entries.append(entry)
-        self.pairs.append((entry.line, sign_checkpoint(self.head.ledger, frontier, self.signer)))
+        self.pairs.append((entry.line, sign_checkpoint(entry, frontier, self.signer)))
 
     @property
     def lines(self) -> list[str]:

@@ -465,7 +465,7 @@ def test_configuration_is_read_again_when_it_changes(keys: Keys, tmp_path: Path)
             "schema: leangate/registry/1\npolicy_owners: a\nmakers: a\nledger_key: k\nmore: 1\n",
             "registry.yaml more",
         ),
-        ("schema: leangate/registry/1\npolicy_owners: a\nmakers: b\nledger_key: k\n", "a public key"),
+        ("schema: leangate/registry/1\npolicy_owners: a\nmakers: b\nledger_key: k\n", "a private key"),
     ],
 )
 def test_wrong_configuration_names_file_and_key(text: str | None, want: str, tmp_path: Path) -> None:
