@@ -509,4 +509,4 @@ def test_every_way_to_write_to_mlflows_store_is_guarded() -> None:
         *("set_registered_model_alias", "delete_registered_model_alias"),
     }
     for name in (*writers, "get_model_version_by_alias"):
-        assert getattr(GatedStore, name).__module__ == "leangate.plugins.gated_store", name
+        assert getattr(GatedStore, name).__module__.startswith("leangate.plugins."), name
