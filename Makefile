@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test test-fast soundness promote-demo verifier mutations zoo bench-compression bench-search bench-registry check format ui clean
+.PHONY: help env repro test test-fast soundness bypass promote-demo verifier mutations zoo bench-compression bench-search bench-registry check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ verifier: $(STAMP) ## build the wheel of `leangate-verify`, the offline verifier
 
 mutations: $(STAMP) ## change a bundle in 10,000 places, one byte at a time, and print what `leangate verify` missed
 	@$(BIN)/python benchmarks/mutations.py
+
+bypass: $(STAMP) ## try to get an unproven model into production, past a real server, and print what came of each attempt
+	@$(BIN)/python benchmarks/bypass.py
 
 bench-search: $(STAMP) ## `leangate search` on ResNet-20 beside the peers; needs LEANGATE_BENCH_DATA, takes an hour
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -142,7 +142,7 @@ def _refusal(name: str, answer: _Answer, reason: str, held: str) -> Probe:
             return Probe(
                 name, "missing", f"refused, but nothing could be promoted either: {why[:_MAX_WORDS]}"
             )
-        return Probe(name, "holds", f"{held}: {why[:_MAX_WORDS]}")
+        return Probe(name, "holds", f"{held}: {why.partition(' (')[0][:_MAX_WORDS]}")
     if answer.status == 404 or "RESOURCE_DOES_NOT_EXIST" in answer.words or "not found" in answer.words:
         return Probe(
             name,

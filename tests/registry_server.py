@@ -190,6 +190,7 @@ class Server:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            patch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
                 patch.delenv(name, raising=False)
             if self.users:

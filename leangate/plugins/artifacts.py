@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from checks.errors import EvidenceError
+from checks.errors import EvidenceError, LeanGateError
 
 __all__ = ["expect_kept_here", "files_of", "seal"]
 
@@ -68,6 +68,16 @@ def seal(uri: str) -> None:
 
 
 @contextmanager
+def _told_as(uri: str, folder: Path) -> Iterator[None]:
+    """Name files in errors as clients know them: where a server keeps them is nothing to tell."""
+    try:
+        yield
+    except LeanGateError as error:
+        where, what = (words.replace(str(folder), uri) for words in (error.where, error.what))
+        raise type(error)(what, where=where, hint=error.hint.replace(str(folder), uri)) from error
+
+
+@contextmanager
 def files_of(uri: str) -> Iterator[Path]:
     """Yield the folder of an artifact; one that lies on another machine is fetched, and removed afterwards.
 
@@ -79,7 +89,8 @@ def files_of(uri: str) -> Iterator[Path]:
     if local is not None:
         if not local.is_dir():
             raise EvidenceError("expected the files of an artifact, got none", where=uri)
-        yield local
+        with _told_as(uri, local):
+            yield local
         return
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -90,4 +101,5 @@ def files_of(uri: str) -> Iterator[Path]:
             raise EvidenceError(
                 f"expected to fetch the files of an artifact, got {type(error).__name__}", where=uri
             ) from error
-        yield Path(fetched)
+        with _told_as(uri, Path(fetched)):
+            yield Path(fetched)

@@ -13,7 +13,7 @@ import numpy as np
 
 from checks.canonical import dumps, read_json, sha256_file
 from pipeline.attestation.keys import PUBLIC
-from pipeline.card.contents import ATTESTATIONS, MANIFEST
+from pipeline.card.contents import ATTESTATIONS, MANIFEST, with_digest
 from tests.bypass.attempts import Attempt
 from tests.bypass.world import API, MODEL, World, day
 from tests.registry_server import Reply
@@ -46,7 +46,7 @@ def _mend(bundle: Path) -> None:
     for name in manifest["files"]:
         path = bundle / name
         manifest["files"][name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-    (bundle / MANIFEST).write_text(dumps(manifest))
+    (bundle / MANIFEST).write_text(dumps(with_digest(manifest)))
 
 
 def _changed(change: Callable[[Path], None], *, signed: bool) -> Callable[[World], Reply]:

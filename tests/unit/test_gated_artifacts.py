@@ -42,3 +42,14 @@ def test_the_servers_own_store_is_taken_and_found(tmp_path: Path, monkeypatch: p
     for path in ("1/../1/model", "1/%2e%2e/1/model", "1//model"):
         with pytest.raises(EvidenceError, match="leads elsewhere"), files_of(f"mlflow-artifacts:/{path}"):
             pass
+
+
+def test_an_error_names_files_as_clients_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1/model").mkdir(parents=True)
+    monkeypatch.setenv(DESTINATION, f"worm+file://{tmp_path}")
+
+    with pytest.raises(EvidenceError) as caught, files_of("mlflow-artifacts:/1/model") as folder:
+        raise EvidenceError(f"expected {folder}/a", where=f"{folder}/MLmodel", hint=f"look into {folder}")
+
+    assert str(caught.value) == "mlflow-artifacts:/1/model/MLmodel: expected mlflow-artifacts:/1/model/a"
+    assert caught.value.hint == "look into mlflow-artifacts:/1/model"
