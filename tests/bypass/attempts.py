@@ -95,7 +95,7 @@ def attempt(this: Attempt, world: World) -> Outcome:
     # What the system stops is no refusal of ours, and MLflow knows no better answer to it.
     if reply.status in RETRIED and not this.unprivileged:
         problems.append(f"HTTP {reply.status} is tried again by MLflow's client: {reply.reason[:300]}")
-    if str(world.server.artifacts) in reply.reason:
+    if str(world.server.artifacts) in reply.reason and "LeanGate" in reply.reason:
         problems.append(f"the answer tells where the server keeps its files: {reply.reason[:300]}")
     entries = world.refusals(number)
     if this.entry and not entries:
