@@ -78,8 +78,8 @@ def test_every_calibrator_finds_ranges_of_its_own_that_work(files, tmp_path, cal
 
 
 @pytest.mark.parametrize("count", [0, 31])
-def test_too_little_to_calibrate_on_is_an_error(files, tmp_path, count):
-    with pytest.raises(CompressionError, match=f"32 calibration images, got {count}"):
+def test_too_little_to_calibrate_on_is_wrong_input(files, tmp_path, count):
+    with pytest.raises(ParamsError, match=f"32 calibration images, got {count}"):
         quantize_static_int8(files[0] / "float.onnx", tmp_path / "x", files[1][:count], StaticInt8())
     assert not (tmp_path / "x").exists()
 
