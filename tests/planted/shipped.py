@@ -106,7 +106,8 @@ def ship(workshop: Workshop, *, policy: str = "") -> Shipped:
     layout = project.layout
     prune = workshop.params.prune.model_copy(update={"variants": ("dense",)})
     params = workshop.params.model_copy(update={"prune": prune})
-    shutil.copyfile(ROOT / "params.yaml", layout.params)
+    for path in (layout.params, layout.governance):
+        shutil.copyfile(ROOT / path.name, path)
     layout.policy.write_text(policy or timeless_policy())
     layout.candidate("dense-int8").parent.mkdir(parents=True)
     layout.candidate("dense-int8").symlink_to(good.candidate("dense-int8"), target_is_directory=True)
