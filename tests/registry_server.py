@@ -217,12 +217,12 @@ def _authentication(folder: Path, users: tuple[str, ...]) -> tuple[dict[str, str
         "default_permission = EDIT\n"
         f"database_uri = sqlite:///{folder / 'auth.db'}\n"
         f"admin_username = {_ADMIN}\n"
+        f"admin_password = {passwords[_ADMIN]}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         # Checking a password takes a tenth of a second, and a test sends hundreds of requests.
         "auth_cache_ttl_seconds = 600\n"
     )
     environment = {
-        "MLFLOW_AUTH_ADMIN_PASSWORD": passwords[_ADMIN],
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
     }

@@ -92,7 +92,11 @@ class LedgeredStore(SqlAlchemyStore):
 
     def __init__(self, store_uri: str | None = None, tracking_uri: str | None = None) -> None:
         del tracking_uri
-        super().__init__(_database(store_uri or ""), read_db_uri=os.environ.get(_REPLICA))
+        replicas = (
+            "read_db_uri" in inspect.signature(SqlAlchemyStore.__init__).parameters
+        )  # not in MLflow 3.5
+        more = {"read_db_uri": os.environ.get(_REPLICA)} if replicas else {}
+        super().__init__(_database(store_uri or ""), **more)
         self._ledger = LedgerTable(self.engine)
         self._local = threading.local()
         self._sessions: Any = self.ManagedSessionMaker  # type: ignore[has-type]
