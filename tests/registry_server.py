@@ -217,6 +217,7 @@ def _authentication(folder: Path, users: tuple[str, ...]) -> tuple[dict[str, str
         "default_permission = EDIT\n"
         f"database_uri = sqlite:///{folder / 'auth.db'}\n"
         f"admin_username = {_ADMIN}\n"
+        # Read by older releases, where the variable is not.
         f"admin_password = {passwords[_ADMIN]}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         # Checking a password takes a tenth of a second, and a test sends hundreds of requests.

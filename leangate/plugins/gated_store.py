@@ -313,7 +313,7 @@ class GatedStore(RegisteringStore):
 
     def _exists(self, name: str) -> bool:
         with self.ManagedSessionMaker() as session:
-            return self._get_query(session, SqlRegisteredModel).filter_by(name=name).first() is not None
+            return session.query(SqlRegisteredModel).filter_by(name=name).first() is not None
 
     def update_registered_model(self, name: str, description: Any, **rest: Any) -> Any:
         """Change a description."""

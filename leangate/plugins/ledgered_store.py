@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,6 @@ MAX_REASON = 1_000
 """Characters of a reason that is kept."""
 
 _SCHEME = "gated+"
-_REPLICA = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 _GOVERNED_ACTS = ("policy", "register", "approve", "promote", "revoke")
 _PAGE = 200
 
@@ -92,11 +90,8 @@ class LedgeredStore(SqlAlchemyStore):
 
     def __init__(self, store_uri: str | None = None, tracking_uri: str | None = None) -> None:
         del tracking_uri
-        replicas = (
-            "read_db_uri" in inspect.signature(SqlAlchemyStore.__init__).parameters
-        )  # not in MLflow 3.5
-        more = {"read_db_uri": os.environ.get(_REPLICA)} if replicas else {}
-        super().__init__(_database(store_uri or ""), **more)
+        # No read replica: what was revoked a moment ago has to be seen.
+        super().__init__(_database(store_uri or ""))
         self._ledger = LedgerTable(self.engine)
         self._local = threading.local()
         self._sessions: Any = self.ManagedSessionMaker  # type: ignore[has-type]

@@ -238,6 +238,7 @@ def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
         client.create_registered_model("forged")
         client.set_registered_model_tag("forged", "leangate.policy", keys.policy_approval(made.policy_sha256))
         version = made.register(server.uri)
+        client.set_registered_model_alias("forged", "candidate", version)
         database = sqlite3.connect(server.log.parent / "mlflow.db")
         (line, mark) = database.execute(
             "select entry, checkpoint from leangate_ledger order by number desc limit 1"
@@ -260,9 +261,7 @@ def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
                         (entry.number, version, entry.line, json.dumps(checkpoint.to_json())),
                     )
                     database.execute(
-                        "insert or replace into registered_model_aliases (alias, version, name, workspace) "
-                        "values ('production', ?, 'forged', 'default')",
-                        (int(version),),
+                        "update registered_model_aliases set alias = 'production' where name = 'forged'"
                     )
                 with pytest.raises(
                     Exception, match="PERMISSION_DENIED.*(checkpoint signed by|signature of key)"
