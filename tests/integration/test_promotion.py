@@ -261,7 +261,8 @@ def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
                         (entry.number, version, entry.line, json.dumps(checkpoint.to_json())),
                     )
                     database.execute(
-                        "update registered_model_aliases set alias = 'production' where name = 'forged'"
+                        "update registered_model_aliases set alias = 'production' "
+                        "where name = 'forged' and alias = 'candidate'"
                     )
                 with pytest.raises(
                     Exception, match="PERMISSION_DENIED.*(checkpoint signed by|signature of key)"
