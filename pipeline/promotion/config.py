@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from checks.errors import InputError
-from pipeline.attestation.keys import read_signer, read_trusted
+from pipeline.attestation.keys import REVOKED, read_signer, read_trusted
 from pipeline.params import load_yaml
 
 if TYPE_CHECKING:
@@ -61,22 +61,25 @@ class Trust:
     registry: Mapping[str, Key]
 
 
-@dataclass
-class _Cache:
-    path: Path | None = None
-    files: list[Path] = field(default_factory=list)
-    state: tuple[Any, ...] = ()
-    trust: Trust | None = None
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    files: list[Path]
+    state: tuple[Any, ...]
+    trust: Trust
 
 
-_cache = _Cache()
+_cache: dict[str, _Read] = {}
+"""What was read last, as one value: no thread sees the state of files beside keys of another state."""
 
 
 def _watched(path: Path, config: RegistryConfig) -> list[Path]:
     names = (config.policy_owners, config.makers, config.ledger_key, config.former_ledger_keys)
     named = [path.parent / name for name in names if name is not None]
     inside = [file for place in named if place.is_dir() for file in sorted(place.iterdir())]
-    return [path, *named, *inside]
+    # Beside a single key, too, a file says which keys are revoked.
+    beside = [place.parent / REVOKED for place in named if not place.is_dir()]
+    return [path, *named, *inside, *beside]
 
 
 def _state(files: list[Path]) -> tuple[Any, ...]:
@@ -121,10 +124,16 @@ def load_trust(environment: Mapping[str, str] = os.environ) -> Trust:
         )
     path = Path(named)
     # Folders are watched beside their files, so that a new key is seen too.
-    if _cache.trust is not None and _cache.path == path and _cache.state == _state(_cache.files):
-        return _cache.trust
+    known = _cache.get("")
+    if known is not None and known.path == path and known.state == _state(known.files):
+        return known.trust
     config = _read(path)
-    files = _watched(path, config)
+    try:
+        files = _watched(path, config)
+    except OSError as error:
+        raise InputError(
+            f"expected keys that can be read, got {error.strerror}", where=str(error.filename or path)
+        ) from error
     state = _state(files)
     signer = read_signer(str(path.parent / config.ledger_key))
     former = (
@@ -137,5 +146,5 @@ def load_trust(environment: Mapping[str, str] = os.environ) -> Trust:
         signer=signer,
         registry={**former, signer.public_key.keyid: signer.public_key},
     )
-    _cache.path, _cache.files, _cache.state, _cache.trust = path, files, state, trust
+    _cache[""] = _Read(path, files, state, trust)
     return trust
