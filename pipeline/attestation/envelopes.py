@@ -135,8 +135,12 @@ def read_signed(folder: Path, contents: Contents, trusted: Mapping[str, Key]) ->
     return Signed(tuple(kinds), tuple(sorted(by_all or ())), tuple(sorted(strangers)))
 
 
-def who_signed(folder: Path, files: Mapping[str, str], trusted: Mapping[str, Key]) -> tuple[str, ...]:
-    """Return which trusted keys signed every statement of a bundle that was read before.
+def who_signed(
+    folder: Path, files: Mapping[str, str], trusted: Mapping[str, Key]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which trusted keys signed every statement about files, and which other keys signed any.
+
+    What else the statements say is not looked at.
 
     Args:
         folder: The bundle.
@@ -147,11 +151,12 @@ def who_signed(folder: Path, files: Mapping[str, str], trusted: Mapping[str, Key
         EvidenceError: if a statement is about other files, or a trusted key's signature does not hold.
     """
     path = folder / ATTESTATIONS
-    by_all = set(trusted)
+    by_all, strangers = set(trusted), set[str]()
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path} line {number}"
-        value, held, _ = open_envelope(line, where, trusted)
+        value, held, others = open_envelope(line, where, trusted)
         if not isinstance(value, dict) or value.get("subject") != statement(files, "", {})["subject"]:
             raise EvidenceError("expected a statement about these files, got another", where=where)
         by_all &= held
-    return tuple(sorted(by_all))
+        strangers |= others
+    return tuple(sorted(by_all)), tuple(sorted(strangers))

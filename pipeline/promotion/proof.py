@@ -154,6 +154,23 @@ def expect_counted_on(proof: Proof, earlier: Iterable[Proof]) -> None:
             )
 
 
+def _expect_maker(bundle: Path, makers: Mapping[str, Key]) -> None:
+    """Refuse files that no maker signed before any of them is read as evidence: anybody may send some."""
+    path = bundle / ATTESTATIONS
+    digests = _hash_all(bundle)
+    if ATTESTATIONS not in digests:
+        raise EvidenceError("expected signed attestations, got none", where=str(path), hint="sign the bundle")
+    files = {name: digest for name, digest in digests.items() if name != ATTESTATIONS}
+    signed, strangers = who_signed(bundle, files, makers)
+    if not signed:
+        by = ", ".join(key[:16] for key in strangers) or "nobody"
+        raise EvidenceError(
+            f"expected every statement signed by one of {len(makers)} trusted keys, got signatures of {by}",
+            where=str(path),
+            hint="the maker's public key belongs to the registry's makers",
+        )
+
+
 def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
     """Derive every verdict anew, and hold the files that would be loaded against what was judged.
 
@@ -166,6 +183,7 @@ def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
         EvidenceError: at the first thing that does not hold.
         LeanGateError: if it cannot be checked.
     """
+    _expect_maker(bundle, makers)
     for step in verify_bundle(bundle, makers):
         if step.state == "unchecked":
             raise EvidenceError(
@@ -243,7 +261,7 @@ def expect_signed(proof: Proof, bundle: Path, makers: Mapping[str, Key]) -> None
     expect_unchanged(proof.bundle, bundle, "the bundle")
     # What the statements say was held against these very bytes when the version was registered.
     files = {name: digest for name, digest in proof.bundle.items() if name != ATTESTATIONS}
-    if not who_signed(bundle, files, makers):
+    if not who_signed(bundle, files, makers)[0]:
         raise EvidenceError(
             f"expected a bundle signed by one of {len(makers)} makers, got one by "
             + ", ".join(key[:16] for key in proof.makers),
