@@ -20,7 +20,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel
 
 from checks.errors import EvidenceError, InputError, LeanGateError
 from leangate.plugins.artifacts import files_of
-from leangate.plugins.ledgered_store import MAX_REASON, Act, folded, refused, shown
+from leangate.plugins.ledgered_store import MAX_REASON, Act, expect_kept, folded, numbered, refused, shown
 from leangate.plugins.principal import principal
 from leangate.plugins.registering_store import PREFIX, RegisteringStore
 from pipeline.ledger.entries import Entry
@@ -30,6 +30,7 @@ from pipeline.promotion.standing import (
     Standing,
     expect_agreed,
     expect_approval_fits,
+    expect_not_replaced,
     expect_policy,
     expect_standing,
     first_held,
@@ -49,6 +50,7 @@ POLICY = "leangate.policy"
 
 _STANDING_ACTS = ("register", "create-version", "approve", "revoke")
 _MOST_BEHIND = 2.0
+_READS = 3
 
 
 class GatedStore(RegisteringStore):
@@ -107,7 +109,7 @@ class GatedStore(RegisteringStore):
             with self._act("alias", name, version, alias=alias):
                 super().set_registered_model_alias(name, alias, version)
             return
-        number = str(version)
+        number = numbered(version)
         with self._act("promote", name, number, alias=shown(alias)) as act:
             self._expect_spelled(str(alias), name)
             trust, now = load_trust(), datetime.now(UTC)
@@ -156,6 +158,13 @@ class GatedStore(RegisteringStore):
             self._expect_spelled(str(alias), name)
             trust, now = load_trust(), datetime.now(UTC)
             held = holder_of(self._promoted(name), name, str(alias))
+            for _ in range(_READS):
+                if held is None or held.version == number:
+                    break
+                # Perhaps it was moved between the two reads; only then do they agree the next time.
+                found = super().get_model_version_by_alias(name, alias)
+                number = str(found.version)
+                held = holder_of(self._promoted(name), name, str(alias))
             if held is None or held.version != number:
                 raise EvidenceError(
                     f"expected version {'none' if held is None else held.version}, which the ledger says "
@@ -171,6 +180,12 @@ class GatedStore(RegisteringStore):
         except LeanGateError as error:
             self._record_refusal(Act("alias", name, number, {"alias": alias}), str(error), once=True)
             raise refused(error) from error
+        except MlflowException:
+            raise
+        except Exception as error:  # it would be answered 500, and tried again for minutes
+            broken = EvidenceError(f"expected a version that can be checked, got {type(error).__name__}")
+            self._record_refusal(Act("alias", name, number, {"alias": alias}), str(broken), once=True)
+            raise refused(broken) from error
         return found
 
     def transition_model_version_stage(
@@ -206,9 +221,9 @@ class GatedStore(RegisteringStore):
     def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
         """Set a tag; two of our own are how approvals and revocations come in."""
         if tag.key == APPROVE:
-            self._approve(name, str(version), str(tag.value))
+            self._approve(name, numbered(version), str(tag.value))
         elif tag.key == REVOKE:
-            self._revoke(name, str(version), str(tag.value))
+            self._revoke(name, numbered(version), str(tag.value))
         else:
             self._expect_free("version-tag", name, version, tag.key)
             with self._act("version-tag", name, version, key=shown(tag.key), value=shown(tag.value)):
@@ -284,7 +299,9 @@ class GatedStore(RegisteringStore):
     def _approve_policy(self, name: str, envelope: str) -> None:
         with self._act("policy", name) as act:
             super().get_registered_model(name)
-            signed = open_policy_approval(envelope, load_trust().owners, f"policy for model {name!r}")
+            owners, where = load_trust().owners, f"policy for model {name!r}"
+            signed = open_policy_approval(envelope, owners, where)
+            expect_not_replaced(self._entries("", (), ("policy",)), signed, owners, where)
             act.detail |= {
                 "envelope": envelope,
                 "key": signed.key,
@@ -323,6 +340,7 @@ class GatedStore(RegisteringStore):
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Rename a model about which the ledger says nothing that would then be said of another."""
         with self._act("rename-model", name, to=shown(new_name)):
+            expect_kept(Act("rename-model", str(new_name)))
             if self._governed(name) or self._governed(new_name):
                 raise InputError(
                     "expected a model without evidence, got one whose evidence names it",
@@ -348,8 +366,8 @@ class GatedStore(RegisteringStore):
 
     def delete_model_version(self, name: str, version: str) -> None:
         """Delete a version that never held a protected alias."""
-        with self._act("delete-version", name, version):
-            if any(entry.version == str(version) for entry in self._promoted(name)):
+        with self._act("delete-version", name, version) as act:
+            if any(entry.version == act.version for entry in self._promoted(name)):
                 raise InputError(
                     "expected a version that never was in production, got one whose record is kept",
                     where=f"model {name!r}, version {version}",

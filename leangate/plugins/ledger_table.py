@@ -33,6 +33,7 @@ __all__ = ["OPENING", "LedgerTable"]
 OPENING = ("policy", "register", "approve", "promote")
 """Acts by whose entries the gate opens."""
 
+_MAX_NAME = 256
 _metadata = sa.MetaData()
 
 # Integers of 64 bits are no automatic keys on SQLite, and are not meant to be here.
@@ -41,7 +42,7 @@ _entries = sa.Table(
     _metadata,
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("act", sa.String(32), nullable=False, index=True),
-    sa.Column("model", sa.String(256), nullable=False, index=True),
+    sa.Column("model", sa.String(_MAX_NAME), nullable=False, index=True),
     sa.Column("version", sa.String(16), nullable=False),
     sa.Column("entry", sa.Text, nullable=False),
     sa.Column("checkpoint", sa.Text, nullable=False),
@@ -111,7 +112,7 @@ class LedgerTable:
             sa.insert(_entries).values(
                 number=entry.number,
                 act=entry.act,
-                model=entry.model[:256],
+                model=entry.model[:_MAX_NAME],
                 version=entry.version[:16],
                 entry=entry.line,
                 checkpoint=json.dumps(checkpoint.to_json(), sort_keys=True),
@@ -147,7 +148,7 @@ class LedgerTable:
         for row in rows:
             where = f"ledger entry {row.number}"
             entry = parse_entry(row.entry, where)
-            if (entry.number, entry.act, entry.model) != (row.number, row.act, row.model):
+            if (entry.number, entry.act, entry.model[:_MAX_NAME]) != (row.number, row.act, row.model):
                 raise EvidenceError("expected the entry by its own number, act and model", where=where)
             if entry.act in OPENING:
                 expect_signed(entry, read_checkpoint(json.loads(row.checkpoint), where), keys, where)

@@ -17,14 +17,24 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-from checks.errors import InputError, LeanGateError
+from checks.errors import EvidenceError, InputError, LeanGateError
 from leangate.plugins.ledger_table import LedgerTable
 from leangate.plugins.principal import principal
 from pipeline.ledger.entries import Entry, Head, append
 from pipeline.ledger.verification import export_lines, read_checkpoint
 from pipeline.promotion.config import load_trust
 
-__all__ = ["LEDGER", "MAX_REASON", "Act", "LedgeredStore", "folded", "refused", "shown"]
+__all__ = [
+    "LEDGER",
+    "MAX_REASON",
+    "Act",
+    "LedgeredStore",
+    "expect_kept",
+    "folded",
+    "numbered",
+    "refused",
+    "shown",
+]
 
 LEDGER = "leangate:ledger"
 """`get_registered_model` of this name, or of `leangate:ledger/N`, answers entries after the N-th, as tags."""
@@ -35,6 +45,11 @@ MAX_REASON = 1_000
 _SCHEME = "gated+"
 _GOVERNED_ACTS = ("policy", "register", "approve", "promote", "revoke")
 _PAGE = 200
+_MAX_NAME = 256
+_MAX_VERSION, _MAX_DIGITS = 2**31 - 1, 10
+"""What the registry's own tables hold on every database."""
+_MAX_ENTRY = 1024 * 1024
+"""Characters of an entry: what is longer could not be exported and verified."""
 
 
 @dataclass
@@ -64,6 +79,31 @@ def folded(name: object) -> str:
 def shown(text: object) -> str:
     """Return what an entry keeps of a text that may be long."""
     return str(text)[:200]
+
+
+def numbered(version: object) -> str:
+    """Return the number of a version as the ledger spells it: MLflow takes `01` and ` 1` for 1, too."""
+    try:
+        return str(int(str(version)))
+    except ValueError:
+        return str(version)
+
+
+def expect_kept(act: Act) -> None:
+    """Refuse names and numbers that no entry could keep whole.
+
+    Raises:
+        InputError: saying which.
+    """
+    if len(act.model) > _MAX_NAME or "\x00" in act.model:
+        raise InputError(
+            f"expected the name of a model, at most {_MAX_NAME} characters and none of them NUL, "
+            f"got {len(act.model)}",
+            where="registered model",
+        )
+    digits = act.version.removeprefix("-")
+    if digits.isdecimal() and (len(digits) > _MAX_DIGITS or not 0 <= int(act.version) <= _MAX_VERSION):
+        raise InputError(f"expected the number of a version, got {shown(act.version)[:40]}", where="version")
 
 
 def refused(error: LeanGateError) -> MlflowException:
@@ -123,12 +163,22 @@ class LedgeredStore(SqlAlchemyStore):
         except InputError:
             signer = None  # nothing is promoted then; what was tried is written down all the same
         entry = append(head, act.act, act.model, act.version, act.detail, principal())
+        if len(entry.line) > _MAX_ENTRY:
+            raise EvidenceError(
+                f"expected what an entry of {_MAX_ENTRY} characters can keep, got {len(entry.line)}",
+                where="ledger",
+            )
         self._ledger.add(session, head, entry, signer)
 
     @contextmanager
     def _act(self, act: str, model: object = "", version: object = "", **detail: Any) -> Iterator[Act]:
         """Do something and write it down in one transaction; a refusal is written down in one of its own."""
-        doing = Act(act, str(model), str(version), detail)
+        doing = Act(act, str(model), numbered(version), detail)
+        try:
+            expect_kept(doing)
+        except InputError as error:
+            self._record_refusal(doing, str(error))
+            raise refused(error) from error
         try:
             with self._writing() as session:
                 head = self._ledger.lock(session)
@@ -163,20 +213,25 @@ class LedgeredStore(SqlAlchemyStore):
             ) from error
 
     def _record_refusal(self, act: Act, reason: str, *, once: bool = False) -> None:
-        """Write a refusal down; where even that fails, the gate is closed all the same."""
+        """Write a refusal down; where even that fails, the gate is closed all the same.
+
+        What a client sent may be of any length, and is kept as far as an entry keeps a text.
+        """
+        model = act.model[:_MAX_NAME].replace("\x00", " ")
+        version = shown(act.version)
         detail = {"attempted": act.act, "reason": reason[:MAX_REASON]}
         detail |= {key: shown(value) for key, value in act.detail.items() if key != "proof"}
         try:
             with self._writing() as session:
                 head = self._ledger.lock(session)
-                last = self._ledger.last(session, act.model) if once else None
-                if last is None or dict(last.detail) != detail or last.version != act.version:
-                    self._record(session, head, Act("refuse", act.model, act.version, detail))
+                last = self._ledger.last(session, model) if once else None
+                if last is None or dict(last.detail) != detail or last.version != version:
+                    self._record(session, head, Act("refuse", model, version, detail))
         except Exception:
             return
 
     def _refuse(self, act: str, model: object, version: object, why: LeanGateError, **detail: Any) -> None:
-        self._record_refusal(Act(act, str(model), str(version), detail), str(why))
+        self._record_refusal(Act(act, str(model), numbered(version), detail), str(why))
         raise refused(why)
 
     def _entries(self, name: str, acts: Sequence[str], everywhere: Sequence[str] = ()) -> list[Entry]:

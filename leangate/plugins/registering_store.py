@@ -36,6 +36,39 @@ _CLAIMS = {
 }
 
 
+_SAID_OF_ONE = ("leangate.approved.", "leangate.revoked")
+"""How tags begin by which the registry shows what was said of one version."""
+_DECLARED = {
+    *("leangate.git_commit", "leangate.git_dirty", "leangate.dvc_lock_sha256", "leangate.candidate"),
+    *("leangate.decision", "leangate.waived", "leangate.waived_until"),
+}
+"""Tags beside those, in the words of whoever registers; what they say of waivers has to be so."""
+
+
+def _expect_true(claimed: Mapping[str, str], proof: Proof, where: str) -> None:
+    """Refuse tags that only the registry writes, and such as deny a waiver."""
+    unknown = sorted(set(claimed) - set(_CLAIMS) - _DECLARED)
+    if unknown:
+        raise EvidenceError(
+            f"expected no tag {unknown[0]!r}"[:200],
+            where=where,
+            hint=f"tags that begin with {PREFIX} belong to the registry",
+        )
+    until = min((one["until"] for one in proof.waivers), default=None)
+    for tag, want, needed in (
+        ("leangate.decision", "passed" if until is None else "waived", until is not None),
+        ("leangate.waived_until", until, until is not None),
+    ):
+        came = claimed.get(tag)
+        if came != want and (needed or came is not None):
+            raise EvidenceError(f"expected tag {tag} {want}, got {came}"[:300], where=where)
+    if (claimed.get("leangate.waived") is None) is not (until is None):
+        raise EvidenceError(
+            f"expected tag leangate.waived {'where' if until else 'only where'} something is waived",
+            where=where,
+        )
+
+
 class RegisteringStore(LedgeredStore):
     """A store whose versions with a bundle are proven."""
 
@@ -51,8 +84,10 @@ class RegisteringStore(LedgeredStore):
         model_id: str | None = None,
     ) -> ModelVersion:
         """Create a version; one that claims evidence only if all of it is derived anew and holds."""
-        claimed = {tag.key: tag.value for tag in tags or () if folded(tag.key).startswith(PREFIX)}
-        kept = [ModelVersionTag(tag.key, tag.value) for tag in tags or ()]
+        # A copy comes with the tags of what it was copied from: what was said of that was not said of this.
+        tags = [tag for tag in tags or () if not folded(tag.key).startswith(_SAID_OF_ONE)]
+        claimed = {tag.key: tag.value for tag in tags if folded(tag.key).startswith(PREFIX)}
+        kept = [ModelVersionTag(tag.key, tag.value) for tag in tags]
         rest = {
             "run_id": run_id,
             "run_link": run_link,
@@ -114,6 +149,7 @@ class RegisteringStore(LedgeredStore):
                 raise EvidenceError(
                     f"expected tag {tag} {getattr(proof, attribute)}, got {claimed[tag]}"[:300], where=where
                 )
+        _expect_true(claimed, proof, where)
         if claimed.get(_BUNDLE_TAG) is None:
             raise EvidenceError(
                 f"expected the tag {_BUNDLE_TAG} beside others of {PREFIX}, got none",

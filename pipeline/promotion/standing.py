@@ -22,6 +22,7 @@ __all__ = [
     "Standing",
     "expect_agreed",
     "expect_approval_fits",
+    "expect_not_replaced",
     "expect_policy",
     "expect_standing",
     "first_held",
@@ -211,6 +212,41 @@ def expect_policy(standing: Standing, owners: Mapping[str, Key], now: datetime) 
             hint="an owner extends it with `leangate policy approve`, or judges by another policy",
         )
     return approval
+
+
+def expect_not_replaced(
+    entries: Iterable[Entry], signed: Signature[PolicyApproval], owners: Mapping[str, Key], where: str
+) -> None:
+    """Refuse an approval of a policy that came before and was replaced: anybody can send it once more.
+
+    Args:
+        entries: Approvals of policies, in order.
+        signed: The one that comes now.
+        owners: Public keys by id.
+        where: For messages.
+
+    Raises:
+        EvidenceError: if an owner has said something else since.
+    """
+    said, models, since = None, set(signed.predicate.models), 0
+    for entry in entries:
+        try:
+            earlier = open_policy_approval(str(entry.detail["envelope"]), owners, where)
+        except EvidenceError:  # of an owner who no longer counts
+            continue
+        if earlier == signed:
+            said, since = entry, 0
+        elif earlier.subject == signed.subject and (
+            ANY_MODEL in models | set(earlier.predicate.models) or models & set(earlier.predicate.models)
+        ):
+            since = since or entry.number
+    if said is not None and since:
+        raise EvidenceError(
+            f"expected an approval that nothing has replaced, got the one of entry {said.number}, "
+            f"which entry {since} replaced",
+            where=where,
+            hint="the owner signs anew, until another day",
+        )
 
 
 def expect_approval_fits(standing: Standing, signed: Signature[Approval]) -> None:

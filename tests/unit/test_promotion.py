@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.promotion.proof import (
 )
 from pipeline.promotion.standing import (
     expect_agreed,
+    expect_not_replaced,
     expect_policy,
     expect_standing,
     first_held,
@@ -510,3 +512,75 @@ def test_every_way_to_write_to_mlflows_store_is_guarded() -> None:
     }
     for name in (*writers, "get_model_version_by_alias"):
         assert getattr(GatedStore, name).__module__.startswith("leangate.plugins."), name
+
+
+def test_a_revocation_beside_a_single_key_counts_at_once(tmp_path: Path) -> None:
+    keys = governed_keys(tmp_path, makers=str(tmp_path / "maker" / "leangate.pub"))
+    environment = {"LEANGATE_REGISTRY": str(keys.config)}
+    assert set(load_trust(environment).makers) == {keys.ids["maker"]}
+    (tmp_path / "maker" / "revoked").write_text(f"{keys.ids['maker']} 2026-11-24 stolen\n")
+    try:
+        makers = set(load_trust(environment).makers)
+    except InputError:  # of nobody who is left
+        makers = set()
+    assert makers == set()
+
+
+def test_keys_that_were_withdrawn_while_another_thread_read_them_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.promotion import config
+
+    keys = governed_keys(tmp_path)
+    environment = {"LEANGATE_REGISTRY": str(keys.config)}
+    added = keys.config.parent / "makers" / "second.pub"
+    added.write_bytes(keys.public("second").read_bytes())
+    plain = config.read_signer
+
+    def slow(text: str) -> Any:
+        """While one thread reads, the key is withdrawn, and another one reads what is left."""
+        monkeypatch.setattr(config, "read_signer", plain)
+        signer = plain(text)
+        before = read_trusted(keys.config.parent / "makers")
+        added.unlink()
+        assert set(load_trust(environment).makers) == {keys.ids["maker"]}
+        monkeypatch.setattr(config, "read_trusted", lambda path: before)
+        return signer
+
+    monkeypatch.setattr(config, "read_signer", slow)
+    assert keys.ids["second"] in load_trust(environment).makers
+    monkeypatch.setattr(config, "read_trusted", read_trusted)
+    assert set(load_trust(environment).makers) == {keys.ids["maker"]}
+
+
+def test_what_no_maker_signed_is_not_read_as_evidence(
+    made: Made, model: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.promotion import proof
+
+    monkeypatch.setattr(proof, "verify_bundle", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(EvidenceError, match="signed by one of 1 trusted keys"):
+        prove(made.layout.bundle, model, read_trusted(keys.public("stranger")))
+    bundle = Path(shutil.copytree(made.layout.bundle, tmp_path / "bundle"))
+    (bundle / "policy.yaml").write_text("a: [" * 20)
+    with pytest.raises(EvidenceError, match="about these files"):
+        prove(bundle, model, read_trusted(keys.public("maker")))
+    (bundle / "attestations.jsonl").unlink()
+    with pytest.raises(EvidenceError, match="signed attestations, got none"):
+        prove(bundle, model, read_trusted(keys.public("maker")))
+
+
+def test_an_approval_of_a_policy_that_was_replaced_counts_once(story: Story, keys: Keys) -> None:
+    owners = read_trusted(keys.config.parent / "owners")
+    story.policy(until="2030-01-01").policy(until="2029-01-01", models=("other",))
+
+    def comes(**changes: Any) -> None:
+        envelope = keys.policy_approval(POLICY, **changes)
+        expect_not_replaced(story.entries, open_policy_approval(envelope, owners, "here"), owners, "here")
+
+    with pytest.raises(EvidenceError, match="entry 1, which entry 2 replaced"):
+        comes(until="2030-01-01")
+    comes(until="2029-01-01", models=("other",))
+    comes(until="2031-01-01")
+    story.policy(until="2028-01-01", models=("third",))
+    comes(until="2029-01-01", models=("other",))  # of other models alone
