@@ -122,7 +122,7 @@ class GatedStore(RegisteringStore):
             policy = expect_policy(standing, trust.owners, now)
             promoted = self._promoted(name)
             # What held the alias before comes back on the approvals it had then.
-            agreed = expect_agreed(standing, policy, str(alias), first_held(promoted, standing, alias) or now)
+            agreed = expect_agreed(standing, policy, str(alias), now, first_held(promoted, standing, alias))
             before = holder_of(promoted, name, str(alias))
             super().set_registered_model_alias(name, alias, version)
             proof = standing.proof

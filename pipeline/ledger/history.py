@@ -105,10 +105,17 @@ def terms_of(entries: Sequence[Entry], model: str, at: datetime | None = None) -
     known = [entry for entry in entries if at is None or entry.at <= at]
     numbered = {entry.number: entry for entry in known}
     moved = [entry for entry in known if entry.act == "promote" and entry.model == model]
+    # While registry.yaml did not protect it, an alias moved and went without a promotion.
+    ends = ("promote", "alias", "delete-alias")
+    gone = [entry for entry in known if entry.act in ends and entry.model == model]
     revoked = {entry.version: entry for entry in known if entry.act == "revoke" and entry.model == model}
     terms = []
-    for index, entry in enumerate(moved):
-        later = [other for other in moved[index + 1 :] if other.detail["alias"] == entry.detail["alias"]]
+    for entry in moved:
+        later = [
+            other
+            for other in gone
+            if other.number > entry.number and other.detail["alias"] == entry.detail["alias"]
+        ]
         if later and at is not None:
             continue
         until = later[0].at if later else None

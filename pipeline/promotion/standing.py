@@ -275,8 +275,17 @@ def expect_approval_fits(standing: Standing, signed: Signature[Approval]) -> Non
         )
 
 
-def expect_agreed(standing: Standing, policy: PolicyApproval, alias: str, now: datetime) -> list[Entry]:
+def expect_agreed(
+    standing: Standing, policy: PolicyApproval, alias: str, now: datetime, held: datetime | None = None
+) -> list[Entry]:
     """Return the approvals that count, one an approver.
+
+    Args:
+        standing: Of the version.
+        policy: The approval of its policy.
+        alias: Which is to move.
+        now: By the registry's clock.
+        held: When the version first held the alias; what was in force then, and said by then, counts still.
 
     Raises:
         EvidenceError: if there are fewer than the policy asks for.
@@ -294,7 +303,9 @@ def expect_agreed(standing: Standing, policy: PolicyApproval, alias: str, now: d
             continue
         if signed.predicate.alias.casefold() != alias.casefold():
             past.append(f"one for the alias {signed.predicate.alias!r}")
-        elif not in_force(signed.predicate.until, now):
+        elif not in_force(signed.predicate.until, now) and (
+            held is None or agreement.entry.at > held or not in_force(signed.predicate.until, held)
+        ):
             past.append(f"one that ended on {signed.predicate.until}")
         elif agreement.entry.by is not None and agreement.entry.by in people | {standing.registered.by}:
             past.append(f"a second one by {agreement.entry.by!r}, who registered or approved already")

@@ -226,6 +226,14 @@ def test_history_says_who_held_an_alias_when(book: Book) -> None:
     assert terms_of(book.entries, "another") == []
 
 
+@pytest.mark.parametrize("act", ["alias", "delete-alias"])
+def test_a_term_ends_when_the_alias_moves_while_nothing_protects_it(act: str, book: Book) -> None:
+    book.add(act, DAY + timedelta(days=10), "7", alias="other")
+    assert terms_of(book.entries, "digits")[-1].until is None
+    book.add(act, DAY + timedelta(days=11), "7", alias="production")
+    assert terms_of(book.entries, "digits")[-1].until == DAY + timedelta(days=11)
+
+
 @pytest.mark.parametrize(
     ("at", "want"),
     [("2026-11-23", []), ("2026-11-24", ["1"]), ("2026-11-25T11:59:59", ["1"]), ("2026-11-25", ["2"])],

@@ -270,6 +270,20 @@ def test_who_holds_an_alias_and_since_when(story: Story) -> None:
     assert first_held(promoted, replace(standing, registered=promoted[0]), "production") is None
 
 
+def test_only_what_an_alias_was_moved_on_outlives_its_last_day(story: Story, keys: Keys) -> None:
+    story.policy(approvals=2).register().approve(until="2026-11-20")
+    held = story.entries[-1].at
+    story.approve("second", until="2026-11-20")
+    standing = standing_of(story.entries, "digits", "1")
+    policy = expect_policy(standing, read_trusted(keys.config.parent / "owners"), NOW)
+    with pytest.raises(EvidenceError, match="got 1; not counted: one that ended on 2026-11-20"):
+        expect_agreed(standing, policy, "production", NOW, held)
+    with pytest.raises(EvidenceError, match="got 0; not counted"):
+        expect_agreed(standing, policy, "production", NOW)
+    agreed = expect_agreed(standing, policy, "production", NOW, story.entries[-1].at)
+    assert [entry.number for entry in agreed] == [3, 4]
+
+
 def test_a_proof_is_what_the_files_are(made: Made, model: Path, keys: Keys) -> None:
     trust = load_trust({"LEANGATE_REGISTRY": str(keys.config)})
     proof = prove(made.layout.bundle, model, trust.makers)
