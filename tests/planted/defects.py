@@ -13,7 +13,7 @@ import numpy as np
 from checks.canonical import sha256_file
 from tests.planted import surgery
 from tests.planted.harm import Predictions
-from tests.planted.shipped import Shipped, Validated, ship, timeless_policy
+from tests.planted.shipped import Shipped, Validated, ship, timeless_policy, untimed
 from tests.planted.workshop import HERE, SLOT, Arrays, Project, Workshop
 
 _PIXEL_MAX = 16
@@ -222,7 +222,11 @@ def stale_candidate(workshop: Workshop) -> Project:
     """The file changed after the probes had run it."""
     project = workshop.copy()
     _change_one_byte(project.layout.finalist(SLOT) / "model.onnx", workshop.seed)
-    return project
+    return untimed(workshop, project)
+
+
+def fresh_candidate(workshop: Workshop) -> Project:
+    return untimed(workshop, workshop.copy())
 
 
 def stale_bundle(workshop: Workshop) -> Shipped:
@@ -302,7 +306,7 @@ def temperature(*, kept: bool) -> Callable[[Workshop], Project]:
         candidate = workshop.good.candidate
         if kept:
             candidate = surgery.divide_scores(candidate, _TEMPERATURE)
-        return workshop.with_file(candidate, baseline=baseline)
+        return untimed(workshop, workshop.with_file(candidate, baseline=baseline))
 
     return make
 

@@ -245,7 +245,7 @@ ROWS: tuple[Row, ...] = (
         ("accuracy-overall",),
         defects.stale_candidate,
         "as it was measured",
-        defects.good,
+        defects.fresh_candidate,
         verdict="ERROR",
     ),
     Row(

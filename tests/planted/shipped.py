@@ -11,6 +11,7 @@ from pathlib import Path
 from checks.canonical import dumps, sha256_file
 from checks.errors import DataError, LeanGateError
 from pipeline.card.contents import with_digest
+from pipeline.policy_file import load_policy
 from pipeline.verification import verify_bundle
 from tests.planted.workshop import HERE, ROOT, SLOT, Judged, Project, Workshop
 
@@ -86,6 +87,14 @@ def timeless_policy() -> str:
     rules, found, _ = (HERE / "policy.yaml").read_text().partition("  - id: faster")
     assert found
     return rules
+
+
+def untimed(workshop: Workshop, project: Project) -> Project:
+    """Judge a project under `timeless_policy`: what is planted has nothing to do with time."""
+    path = workshop.folder / "untimed.yaml"
+    path.write_text(timeless_policy())
+    project.policy = load_policy(path)
+    return project
 
 
 def ship(workshop: Workshop, *, policy: str = "") -> Shipped:
