@@ -8,7 +8,6 @@ what is printed. It fails at the first command whose exit code is not the one th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -195,8 +194,7 @@ def _look_back(walk: Walk) -> None:
     walk.say("What was production when, by whom, on what evidence?")
     walk.run("leangate", "history", MODEL)
     walk.say("Offline, years later: the ledger and the bundle prove themselves, without any server.")
-    said = walk.run("leangate", "ledger", "export", "ledger.jsonl")
-    (walk.home / "checkpoint.json").write_text(json.dumps(json.loads(said.split("checkpoint: ")[1])))
+    walk.run("leangate", "ledger", "export", "ledger.jsonl", "--checkpoint", "checkpoint.json")
     walk.environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
     walk.run(
         *("leangate", "ledger", "verify", "ledger.jsonl", "--trust", "keys/ledger/leangate.pub"),

@@ -186,6 +186,8 @@ def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     new.add_argument("folder", type=Path, metavar="FOLDER")
+    show = actions.add_parser("show", help="print the whole id of a public key, or of each in a folder")
+    show.add_argument("file", type=Path, metavar="KEYS")
     parser = commands.add_parser(
         "sign",
         help="sign a bundle",
@@ -298,8 +300,10 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
 
             return _print(*verify(options.bundle, options.trust, as_json=options.json, at=options.at))
         case "keys":
-            from leangate.keys import new_keys
+            from leangate.keys import new_keys, show_key
 
+            if options.action == "show":
+                return _print(*show_key(options.file))
             return _print(*new_keys(options.folder))
         case "sign":
             from leangate.keys import sign

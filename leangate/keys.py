@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["KEYS_HELP", "SIGN_HELP", "new_keys", "sign"]
+__all__ = ["KEYS_HELP", "SIGN_HELP", "new_keys", "show_key", "sign"]
 
 KEYS_HELP = """Write a new Ed25519 key pair: leangate.key, for its owner alone, and leangate.pub, for whoever
 verifies. Never overwrites a key.
@@ -30,6 +30,17 @@ def new_keys(folder: Path) -> tuple[str, int]:
         f"public   {folder / PUBLIC}  for others: leangate verify BUNDLE --trust {folder / PUBLIC}\n"
     )
     return text, 0
+
+
+def show_key(file: Path) -> tuple[str, int]:
+    """Return the ids of public keys, one a line, and the exit code.
+
+    Raises:
+        InputError: if there is no public key there.
+    """
+    from pipeline.attestation.keys import read_trusted
+
+    return "".join(f"{key_id}\n" for key_id in sorted(read_trusted(file))), 0
 
 
 def sign(root: Path, bundle: Path) -> tuple[str, int]:

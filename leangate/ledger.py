@@ -105,7 +105,7 @@ def history(root: Path, model: str, at: str | None, file: Path | None, *, as_jso
     return render(parts), code
 
 
-def export(root: Path, file: Path) -> tuple[str, int]:
+def export(root: Path, file: Path, checkpoint_file: Path | None) -> tuple[str, int]:
     """Write the ledger of a registry; return what to print, and the exit code.
 
     Raises:
@@ -120,6 +120,8 @@ def export(root: Path, file: Path) -> tuple[str, int]:
         ledger = verify_lines(lines, None, registry.uri)
     write_text(file, "".join(f"{line}\n" for line in lines))
     checkpoint = json.dumps(json.loads(lines[-1])["checkpoint"], sort_keys=True)
+    if checkpoint_file is not None:
+        write_text(checkpoint_file, f"{checkpoint}\n")
     return f"{file}: {len(ledger.entries)} entries\ncheckpoint: {checkpoint}\n", 0
 
 
@@ -130,14 +132,23 @@ def verify(file: Path, trust: Sequence[Path], checkpoint: Path | None) -> tuple[
         InputError: if there is no such file, or no key to trust.
     """
     from checks.canonical import read_json
-    from checks.errors import EvidenceError
+    from checks.errors import EvidenceError, InputError
     from pipeline.attestation.keys import read_trusted
     from pipeline.ledger.verification import expect_extends, read_checkpoint, read_export, verify_lines
 
     keys = {name: key for path in trust for name, key in read_trusted(path).items()} if trust else None
+    earlier = None
+    if checkpoint is not None:
+        try:
+            earlier = read_checkpoint(read_json(checkpoint), str(checkpoint))
+        except EvidenceError as error:
+            raise InputError(
+                error.what,
+                where=error.where,
+                hint="`leangate ledger export FILE --checkpoint JSON` writes one",
+            ) from error
     try:
         ledger = verify_lines(read_export(file), keys, str(file))
-        earlier = None if checkpoint is None else read_checkpoint(read_json(checkpoint), str(checkpoint))
         if earlier is not None:
             expect_extends(ledger, earlier, str(file))
     except EvidenceError as error:

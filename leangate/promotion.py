@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +91,6 @@ def _signer(command: str) -> Signer:
 
 def _day(text: str | None, default: int, command: str) -> str:
     """Return the last day of something; today plus `default` days if none is given."""
-    from datetime import date
-
     from checks.errors import InputError
 
     if text is None:
@@ -144,11 +142,17 @@ def approve_policy(
     )
     signer = _signer("policy approve")
     with open_registry(root) as registry:
-        registry.approve_policy(models[0], sign_policy_approval(file.sha256, statement, signer))
+        made = registry.approve_policy(models[0], sign_policy_approval(file.sha256, statement, signer))
+        if date.fromisoformat(statement.until) < datetime.now(UTC).date():
+            return (
+                f"policy {file.sha256}\nits approval for {', '.join(models)} ended on {statement.until}, "
+                "and what was judged under it is neither promoted nor resolved\n"
+            ), 0
         return (
             f"policy {file.sha256}\n"
             f"approved for {', '.join(models)} until {statement.until} by {signer.public_key.keyid[:16]}; "
             f"{approvals} of {len(keys)} approvers have to agree to a version\n"
+            + (f"there was no model {models[0]} yet; it was made\n" if made else "")
         ), 0
 
 
@@ -167,6 +171,7 @@ def approve(root: Path, model: str, version: str, alias: str, until: str | None)
 
     day, signer = _day(until, _DAYS, "approve"), _signer("approve")
     with open_registry(root) as registry, registry.bundle(model, version) as bundle:
+        registry.expect_protected(alias)
         from checks.canonical import sha256_file
 
         unchecked = [step.said for step in verify_bundle(bundle) if step.state == "unchecked"]
@@ -202,6 +207,7 @@ def promote(root: Path, model: str, version: str, alias: str) -> tuple[str, int]
     from pipeline.registry_acts import open_registry
 
     with open_registry(root) as registry:
+        registry.expect_protected(alias)
         registry.promote(model, version, alias)
         return f"{model}@{alias} is version {registry.holder(model, alias)}\n", 0
 

@@ -79,6 +79,9 @@ def add_promotion_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = _add(actions, "export", "write it into a file", ledger.EXPORT_HELP)
     parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="JSON", help="file for the last checkpoint: keep it"
+    )
     parser = _add(actions, "verify", "check an exported file offline", ledger.VERIFY_HELP)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
@@ -108,5 +111,5 @@ def dispatch_promotion(options: argparse.Namespace, root: Path) -> tuple[str, in
             return ledger.history(root, options.model, options.at, options.ledger, as_json=options.json)
         case _:
             if options.action == "export":
-                return ledger.export(root, options.file)
+                return ledger.export(root, options.file, options.checkpoint)
             return ledger.verify(options.file, options.trust, options.checkpoint)

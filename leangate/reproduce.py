@@ -14,6 +14,8 @@ from pathlib import Path
 
 from checks.canonical import read_json, sha256_file
 from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
+from pipeline.attestation.keys import find_signer
+from pipeline.card.contents import ATTESTATIONS
 from pipeline.failures import FAILURE_FILE
 from pipeline.fields import read_fields
 from pipeline.files import write_text
@@ -60,6 +62,13 @@ def _check_folder(root: Path) -> None:
             )
 
 
+_failures: list[str] = []
+
+
+def _last_failure() -> str:
+    return _failures[-1] if _failures else ""
+
+
 def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = False) -> tuple[int, str]:
     """Run `dvc repro`; return the exit code of the stage that failed, or 0, and that stage's name."""
     flags = [*(["--force"] if force else []), *(["--single-item"] if alone else [])]
@@ -77,6 +86,7 @@ def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = F
             return 0, ""
         if failure.exists():
             report = read_json(failure)
+            _failures.append(str(report["message"]))
             return int(report["exit_code"]), str(report["stage"])
     return LeanGateError.exit_code, ""
 
@@ -146,6 +156,22 @@ def _make_waivers_file(root: Path) -> None:
         write_text(root / WAIVERS, "")
 
 
+def _signs_anew(layout: Layout) -> bool:
+    """Whether a key is set here that did not sign the bundle that lies here: no file of DVC's tells.
+
+    Raises:
+        InputError: if what is set is no key.
+    """
+    signer = find_signer(os.environ)
+    if signer is None or not layout.bundle.exists():
+        return False
+    try:
+        text = (layout.bundle / ATTESTATIONS).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return True
+    return signer.public_key.keyid not in text
+
+
 def _has_ended(layout: Layout) -> bool:
     """Whether the selection names a waiver whose last day is over: for DVC it is as good as ever."""
     if not layout.selection.exists():
@@ -202,6 +228,7 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     load_governance(layout.governance)
     expect_measured(file.policy, params, layout.policy.name)
     _expect_files(params, root)
+    find_signer(os.environ)  # a wrong key is told now, and not after everything was trained
     judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))
     with _only_one_run(root):
         _make_waivers_file(root)
@@ -210,8 +237,15 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
             code, failed = _run_dvc(root, ["select"], force=True, alone=True)
         if not code:
             code, failed = _run_dvc(root, targets, force=force)
+        if judged and failed in ("", "register") and _signs_anew(layout):
+            # DVC would bring the unsigned bundle back: a key is no file that it could see.
+            code, failed = _run_dvc(root, ["bundle"], force=True, alone=True)
+            if not code:
+                code, failed = _run_dvc(root, targets, force=force)
     # A stage that failed before `enforce` leaves the selection of an earlier run behind.
     if judged and layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
         print(describe_outcome(root))
+        if code and (message := _last_failure()):
+            print(f"\n{failed or 'dvc'} failed: {message}")
         return code or _code_of_selection(layout)
     return code

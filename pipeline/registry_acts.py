@@ -7,15 +7,16 @@ whoever has MLflow's client, and not LeanGate, can send them too.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checks.errors import InputError, RegistryError
-from pipeline.registry_client import connected, redact
+from pipeline.registry_client import URI, connected, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,16 +53,35 @@ class Registry:
         """Revoke a version."""
         self.client.set_model_version_tag(model, version, _REVOKE, reason)
 
-    def approve_policy(self, model: str, envelope: str) -> None:
-        """Send a policy's approval, about a model that need not exist yet."""
+    def approve_policy(self, model: str, envelope: str) -> bool:
+        """Send a policy's approval, about a model that need not exist yet; return whether it was made."""
         from mlflow.exceptions import MlflowException
 
+        made = True
         try:
             self.client.create_registered_model(model)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
                 raise
+            made = False
         self.client.set_registered_model_tag(model, _POLICY, envelope)
+        return made
+
+    def expect_protected(self, alias: str) -> None:
+        """Refuse an alias that this registry moves for anybody: nothing would be checked.
+
+        Raises:
+            InputError: naming those that it protects.
+            RegistryError: if the registry is not gated.
+        """
+        protected = (self._page(0).description or "").split()
+        if alias.casefold() not in protected:
+            known = ", ".join(protected) or "of which there is none"
+            raise InputError(
+                f"expected an alias that the registry protects, {known}, got {alias!r}"[:200],
+                where=self.uri,
+                hint="others move without any check: MLflow's own client moves them",
+            )
 
     def holder(self, model: str, alias: str) -> str:
         """Return the version that an alias stands for; refused if it may no longer be used."""
@@ -92,25 +112,25 @@ class Registry:
         Raises:
             RegistryError: if the registry keeps none.
         """
-        from mlflow.exceptions import MlflowException
-
         after = 0
-        while True:
-            try:
-                tags = self.client.get_registered_model(f"{_LEDGER}/{after}").tags
-            except MlflowException as error:
-                if after or error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    raise
-                raise RegistryError(
-                    "expected a registry that keeps a ledger, got one that does not",
-                    where=self.uri,
-                    hint="start it with --registry-store-uri gated+...; `leangate doctor` says more",
-                ) from error
-            if not tags:
-                return
+        while tags := self._page(after).tags:
             for number in sorted(tags):
                 yield str(tags[number])
             after = int(max(tags))
+
+    def _page(self, after: int) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(f"{_LEDGER}/{after}")
+        except MlflowException as error:
+            if after or error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise RegistryError(
+                "expected a registry that keeps a ledger, got one that does not",
+                where=self.uri,
+                hint="start it with --registry-store-uri gated+...; `leangate doctor` says more",
+            ) from error
 
 
 @contextmanager
@@ -125,6 +145,7 @@ def open_registry(root: Path) -> Iterator[Registry]:
         InputError: if there is no such model, version or alias.
         RegistryError: if it cannot be reached.
     """
+    chosen = os.environ.get(URI, "").strip()  # inside, it is set
     with connected(root) as (client, uri):
         from mlflow.exceptions import MlflowException
 
@@ -135,5 +156,7 @@ def open_registry(root: Path) -> Iterator[Registry]:
                 raise
             words = " ".join(str(error.message).split())
             raise InputError(
-                f"expected what the registry knows, got: {words}"[:400], where=redact(uri)
+                f"expected what the registry knows, got: {words}"[:400],
+                where=redact(uri),
+                hint="" if chosen else f"{URI} is not set: set it to the registry's address",
             ) from error

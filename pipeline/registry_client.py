@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from checks.errors import BlockedError, RegistryError
+from checks.errors import BlockedError, InputError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +37,7 @@ _FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_T
 _AFTERWARDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MAX_MESSAGE = 1_000
+_NO_SCHEME = re.compile(r"[\w.-]+:\d+(/.*)?")
 _REFUSAL = "LeanGate refuses:"
 """How a gated registry's refusals begin."""
 
@@ -134,6 +135,8 @@ def connected(root: Path) -> Iterator[tuple[MlflowClient, str]]:
     """Yield a client and the URI it talks to; the process's environment is afterwards what it was."""
     chosen = os.environ.get(URI, "").strip()
     uri = chosen or default_uri(root)
+    if _NO_SCHEME.fullmatch(uri):
+        raise InputError(f"expected http:// or https:// before the address, got {redact(uri)!r}", where=URI)
     with _environment(_QUIET | {URI: uri}, keep=False), _silence():
         import mlflow
 

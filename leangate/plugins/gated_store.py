@@ -113,6 +113,7 @@ class GatedStore(RegisteringStore):
         with self._act("promote", name, number, alias=shown(alias)) as act:
             self._expect_spelled(str(alias), name)
             trust, now = load_trust(), datetime.now(UTC)
+            super().get_model_version(name, number)
             standing = self._standing(name, number)
             with self._files(name, number, str(standing.registered.detail["bundle_uri"])) as (bundle, model):
                 expect_signed(standing.proof, bundle, trust.makers)

@@ -256,4 +256,8 @@ class LedgeredStore(SqlAlchemyStore):
             RegisteredModelTag(f"{number:016d}", line)
             for (number, _, _), line in zip(page, lines, strict=True)
         ]
-        return RegisteredModel(LEDGER, 0, 0, "The ledger of this registry", [], tags)
+        try:
+            protected = " ".join(sorted(load_trust().protected))
+        except InputError:
+            protected = ""
+        return RegisteredModel(LEDGER, 0, 0, protected, [], tags)

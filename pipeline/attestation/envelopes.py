@@ -116,7 +116,11 @@ def read_signed(folder: Path, contents: Contents, trusted: Mapping[str, Key]) ->
     """
     path = folder / ATTESTATIONS
     if not path.is_file():
-        raise EvidenceError("expected signed attestations, got none", where=str(path), hint="sign the bundle")
+        raise EvidenceError(
+            "expected signed attestations, got none",
+            where=str(path),
+            hint="set LEANGATE_SIGNING_KEY and run `leangate run`",
+        )
     files = _digests(folder)
     kinds: list[str] = []
     by_all: set[str] | None = None

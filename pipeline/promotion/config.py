@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from checks.errors import InputError
 from pipeline.attestation.keys import REVOKED, read_signer, read_trusted
 from pipeline.params import load_yaml
+from pipeline.section_errors import explain
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer
@@ -98,11 +99,9 @@ def _read(path: Path) -> RegistryConfig:
     try:
         return RegistryConfig.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "top level"
         raise InputError(
-            f"expected a valid value, got: {first['msg']}",
-            where=f"{path} {key}",
+            "; ".join(explain(RegistryConfig, error)),
+            where=str(path),
             hint="docs/promotion.md describes the keys",
         ) from error
 

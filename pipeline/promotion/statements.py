@@ -143,8 +143,11 @@ def _open(line: str, name: str, kind: str, keys: Mapping[str, Key], where: str) 
     value, held, others = open_envelope(line, where, keys)
     if len(held) != 1 or others:
         by = ", ".join(sorted(key[:16] for key in held | others)) or "nobody"
+        may = ", ".join(sorted(key[:16] for key in keys)[:8]) or "nobody"
         raise EvidenceError(
-            f"expected the signature of one key that may, and no other, got {by}", where=where
+            f"expected the signature of one key that may, and no other, got {by}; may: {may}",
+            where=where,
+            hint="set LEANGATE_SIGNING_KEY to the key of one who may",
         )
     try:
         (subject,) = value["subject"]

@@ -112,9 +112,8 @@ def test_the_whole_road(server: Server, keys: Keys, desk: Desk, approvers: Path,
     assert terms[1]["approvals"] == [{"key": keys.ids["second"], "by": None}]
 
     file = tmp_path / "ledger.jsonl"
-    said = desk("ledger", "export", str(file))
     kept = tmp_path / "checkpoint.json"
-    kept.write_text(said.split("checkpoint: ")[1])
+    assert desk("ledger", "export", str(file), "--checkpoint", str(kept)).endswith(kept.read_text())
     check = ["ledger", "verify", str(file), "--trust", str(keys.public("ledger")), "--checkpoint", str(kept)]
     assert desk(*check).endswith("verified\n")
     refused = [
@@ -294,11 +293,16 @@ def test_without_its_configuration_the_registry_moves_nothing(
         client.delete_registered_model("closed")
 
 
-def test_wrong_use_is_told(desk: Desk) -> None:
+def test_wrong_use_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "protects, champion, production, got 'prodution'" in desk(
+        "promote", "nobody", "1", "--alias", "prodution", code=2
+    )
     assert "not found" in desk("promote", "nobody", "1", code=2)
     assert "expected a day" in desk("approve", "road", "1", "--until", "soon", by="approver", code=2)
     assert "not found" in desk("revoke", "nobody", "1", "--reason", "why", code=2)
     desk("history", "nobody", code=1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "127.0.0.1:5000")
+    assert "expected http:// or https://" in desk("promote", "nobody", "1", code=2)
 
 
 def test_a_server_without_a_ledger_is_told(

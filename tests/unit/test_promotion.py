@@ -473,13 +473,13 @@ def test_configuration_is_read_again_when_it_changes(keys: Keys, tmp_path: Path)
     ("text", "want"),
     [
         (None, "expected a readable file"),
-        ("schema: leangate/registry/2\n", "registry.yaml schema"),
-        ("schema: leangate/registry/1\nmakers: makers\nledger_key: k\n", "registry.yaml policy_owners"),
+        ("schema: leangate/registry/2\n", "registry.yaml: schema"),
+        ("schema: leangate/registry/1\nmakers: makers\nledger_key: k\n", "registry.yaml: policy_owners"),
         ("- a\n", "registry.yaml"),
         ("schema: leangate/registry/1\nschema: x\n", "expected YAML"),
         (
             "schema: leangate/registry/1\npolicy_owners: a\nmakers: a\nledger_key: k\nmore: 1\n",
-            "registry.yaml more",
+            "unknown key `more`",
         ),
         ("schema: leangate/registry/1\npolicy_owners: a\nmakers: b\nledger_key: k\n", "a private key"),
     ],
