@@ -83,6 +83,16 @@ class GatedStore(RegisteringStore):
             protected = frozenset({"production", "champion"})
         return folded(alias) in protected or not str(alias).isascii()
 
+    def _expect_version(self, name: str, version: str) -> None:
+        try:
+            super().get_model_version(name, version)
+        except MlflowException as error:
+            raise EvidenceError(
+                "expected a version whose evidence was derived when it was registered, got none",
+                where=f"model {name!r}, version {version}",
+                hint="`leangate run` registers one, and says its number",
+            ) from error
+
     def _expect_spelled(self, alias: str, model: str) -> None:
         if not alias.isascii() or alias != folded(alias):
             raise EvidenceError(
@@ -113,7 +123,7 @@ class GatedStore(RegisteringStore):
         with self._act("promote", name, number, alias=shown(alias)) as act:
             self._expect_spelled(str(alias), name)
             trust, now = load_trust(), datetime.now(UTC)
-            super().get_model_version(name, number)
+            self._expect_version(name, number)
             standing = self._standing(name, number)
             with self._files(name, number, str(standing.registered.detail["bundle_uri"])) as (bundle, model):
                 expect_signed(standing.proof, bundle, trust.makers)
