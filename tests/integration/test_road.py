@@ -271,7 +271,7 @@ def test_what_an_approver_waives_ships_and_says_so(road: Path):
 def test_wrong_files_are_refused_by_key_before_anything_runs(road: Path):
     params, policy = road / "clone/params.yaml", road / "clone/policy.yaml"
     for path, old, new, where in (
-        (params, "max_accuracy_drop", "max_acuracy_drop", "shortlist.max_acuracy_drop"),
+        (params, "max_accuracy_drop", "max_acuracy_drop", "did you mean `max_accuracy_drop`"),
         (params, "epsilon: 0.05", "epsilon: .nan", "evaluate.attack.epsilon"),
         (policy, "alpha: 0.05", "alpha: 7", "policy.yaml alpha"),
         (policy, "slices: [label]", "slices: [colour]", "policy.yaml rules["),
