@@ -26,6 +26,7 @@ from leangate.plugins.registering_store import PREFIX, RegisteringStore
 from pipeline.ledger.entries import Entry
 from pipeline.promotion.config import CONFIG_VARIABLE, load_trust
 from pipeline.promotion.proof import expect_model_unchanged, expect_signed
+from pipeline.promotion.remembered import remembered_sha256
 from pipeline.promotion.standing import (
     Standing,
     expect_agreed,
@@ -187,7 +188,7 @@ class GatedStore(RegisteringStore):
             expect_standing(standing, trust.makers, now)
             expect_policy(standing, trust.owners, now)
             with files_of(super().get_model_version_download_uri(name, number)) as model:
-                expect_model_unchanged(standing.proof, model)
+                expect_model_unchanged(standing.proof, model, remembered_sha256)
         except LeanGateError as error:
             self._record_refusal(Act("alias", name, number, {"alias": alias}), str(error), once=True)
             raise refused(error) from error

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +78,9 @@ class Proof:
         return cls(**(dict(value) | lists))
 
 
-def _hash_all(folder: Path) -> dict[str, str]:
+def _hash_all(folder: Path, digest: Callable[[Path], str] = sha256_file) -> dict[str, str]:
     return {
-        name: sha256_file(path)
-        for name, path in list_files(folder).items()
-        if name not in _WRITTEN_BY_READERS
+        name: digest(path) for name, path in list_files(folder).items() if name not in _WRITTEN_BY_READERS
     }
 
 
@@ -227,13 +225,21 @@ def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
     )
 
 
-def expect_unchanged(want: Mapping[str, str], folder: Path, what: str) -> None:
+def expect_unchanged(
+    want: Mapping[str, str], folder: Path, what: str, digest: Callable[[Path], str] = sha256_file
+) -> None:
     """Refuse a folder whose files are not, byte for byte, those that were recorded.
+
+    Args:
+        want: SHA-256 by path.
+        folder: The folder.
+        what: It is, for messages.
+        digest: Of one file.
 
     Raises:
         EvidenceError: naming the files.
     """
-    came = _hash_all(folder)
+    came = _hash_all(folder, digest)
     if came != want:
         differing = sorted(name for name in {**want, **came} if want.get(name) != came.get(name))
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -243,13 +249,18 @@ def expect_unchanged(want: Mapping[str, str], folder: Path, what: str) -> None:
         )
 
 
-def expect_model_unchanged(proof: Proof, model: Path) -> None:
+def expect_model_unchanged(proof: Proof, model: Path, digest: Callable[[Path], str] = sha256_file) -> None:
     """Refuse a model whose bytes are no longer those that were judged.
+
+    Args:
+        proof: What was derived.
+        model: The folder that would be loaded.
+        digest: Of one file.
 
     Raises:
         EvidenceError: naming the files.
     """
-    expect_unchanged(proof.model, model, "the model")
+    expect_unchanged(proof.model, model, "the model", digest)
 
 
 def expect_signed(proof: Proof, bundle: Path, makers: Mapping[str, Key]) -> None:

@@ -598,3 +598,31 @@ def test_an_approval_of_a_policy_that_was_replaced_counts_once(story: Story, key
     comes(until="2031-01-01")
     story.policy(until="2028-01-01", models=("third",))
     comes(until="2029-01-01", models=("other",))  # of other models alone
+
+
+def test_a_remembered_digest_sees_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same size and the times set back: the kernel's own time of change tells."""
+    import os
+
+    from pipeline.promotion import remembered
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"one")
+    before = file.stat()
+    hashed: list[Path] = []
+    real = sha256_file
+    monkeypatch.setattr(remembered, "sha256_file", lambda path: hashed.append(path) or real(path))
+    first = remembered.remembered_sha256(file)
+    assert remembered.remembered_sha256(file) == first
+    assert len(hashed) == 2, "what changed just now is not remembered"
+    monkeypatch.setattr(remembered, "_SETTLED_NS", -(10**18))
+    assert [remembered.remembered_sha256(file) for _ in range(3)] == [first] * 3
+    assert len(hashed) == 3
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert remembered.remembered_sha256(file) == real(file) != first
+    other = tmp_path / "other"
+    other.write_bytes(b"six")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(file)
+    assert remembered.remembered_sha256(file) == real(file)
