@@ -29,19 +29,20 @@ _REASON = 110
 _PREFIX = "LeanGate refuses: "
 
 
-def _cell(words: str) -> str:
-    plain = " ".join(words.split()).removeprefix(_PREFIX).replace("|", "\\|")
+def _cell(words: str, folder: Path) -> str:
+    here = words.replace(str(folder), "…")  # differs from run to run
+    plain = " ".join(here.split()).removeprefix(_PREFIX).replace("|", "\\|")
     shown = plain if len(plain) <= _REASON else plain[: _REASON - 1] + "…"
     return "".join(character if character.isprintable() else "?" for character in shown)
 
 
-def _row(outcome: Outcome) -> str:
+def _row(outcome: Outcome, folder: Path) -> str:
     this = outcome.attempt
     reason = outcome.reason or this.harmless
     if outcome.status == 200 and this.harmless:
         reason = f"no effect: {this.harmless}"
     number = "" if outcome.number is None else str(outcome.number)
-    cells = (_cell(this.name), this.through, str(outcome.status), _cell(reason), number)
+    cells = (_cell(this.name, folder), this.through, str(outcome.status), _cell(reason, folder), number)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -63,7 +64,7 @@ def main() -> int:
         print("|---|---|---|---|---|")
         for this in attempts:
             outcome = attempt(this, world)
-            print(_row(outcome), flush=True)
+            print(_row(outcome, folder), flush=True)
             if outcome.problems:
                 bad.append(outcome)
     print(f"\n{len(attempts)} attempts, {len(attempts) - len(bad)} failed as they should")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import leangate
+from leangate.arguments import Parsers, add_command
 from leangate.command import run_command
 from leangate.promotion_commands import add_policy_approve, add_promotion_commands, dispatch_promotion
 
@@ -36,8 +37,6 @@ _CHURN = 0.02
 _FOR_PEOPLE = "gate"
 """Judges and writes nothing here; the stage that writes the decision is `python -m pipeline gate`."""
 
-Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
-
 
 def _add_stages(commands: Parsers[argparse.ArgumentParser]) -> None:
     from pipeline.stages import STAGES
@@ -54,11 +53,8 @@ def _add_stages(commands: Parsers[argparse.ArgumentParser]) -> None:
 def _add_gate(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.judging import HELP
 
-    parser = commands.add_parser(
-        "gate",
-        help="judge the evidence that lies here; print every finding, write nothing",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "gate", "judge the evidence that lies here; print every finding, write nothing", HELP
     )
     parser.add_argument("--slot", help="of the shortlist; by default the first in params.yaml")
     _add_policy(parser)
@@ -74,11 +70,8 @@ def _add_policy_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     policy = commands.add_parser("policy", help="look at a policy before anything runs, or approve it")
     actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_policy_approve(actions)
-    lint = actions.add_parser(
-        "lint",
-        help="what the policy can show on the prepared data, before any model is trained",
-        description=_LINT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    lint = add_command(
+        actions, "lint", "what the policy can show on the prepared data, before any model is trained", _LINT
     )
     _add_policy(lint)
     lint.add_argument(
@@ -102,23 +95,18 @@ def _add_attempts(commands: Parsers[argparse.ArgumentParser]) -> None:
 
     attempts = commands.add_parser("attempts", help="take over the attempts of another branch")
     actions = attempts.add_subparsers(dest="action", required=True, metavar="ACTION")
-    parser = actions.add_parser(
-        "merge",
-        help="enter what another attempts.jsonl has and this one lacks",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(actions, "merge", "enter what another attempts.jsonl has and this one lacks", HELP)
     parser.add_argument("file", type=Path, metavar="FILE", help="attempts.jsonl of the other branch")
 
 
 def _add_redact(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.redact import HELP
 
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "redact",
-        help="answer an erasure request: nobody can tell any more whose rows evidence holds",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "answer an erasure request: nobody can tell any more whose rows evidence holds",
+        HELP,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of an example or a unit, as in the source")
 
@@ -126,11 +114,8 @@ def _add_redact(commands: Parsers[argparse.ArgumentParser]) -> None:
 def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.search import HELP
 
-    parser = commands.add_parser(
-        "search",
-        help="find recipes that no other beats on size, speed and accuracy at once",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "search", "find recipes that no other beats on size, speed and accuracy at once", HELP
     )
     parser.add_argument("--trials", type=int, metavar="N", help="in place of search.trials in params.yaml")
     parser.add_argument("--resume", action="store_true", help="go on with the search that lies here")
@@ -152,11 +137,11 @@ def _add_search(commands: Parsers[argparse.ArgumentParser]) -> None:
 def _add_targets(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.targets import HELP
 
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "targets",
-        help="load an ONNX file with every other runtime that is installed, and compare answers",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "load an ONNX file with every other runtime that is installed, and compare answers",
+        HELP,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the ONNX file")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -165,11 +150,11 @@ def _add_targets(commands: Parsers[argparse.ArgumentParser]) -> None:
 def _add_verify(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.verify import HELP, add_arguments
 
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="check a bundle offline: digests, and every verdict derived anew from the evidence",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check a bundle offline: digests, and every verdict derived anew from the evidence",
+        HELP,
     )
     add_arguments(parser)
 
@@ -179,32 +164,19 @@ def _add_signing(commands: Parsers[argparse.ArgumentParser]) -> None:
 
     keys = commands.add_parser("keys", help="make a key pair")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser(
-        "new",
-        help="write a new key pair into a folder",
-        description=KEYS_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    new = add_command(actions, "new", "write a new key pair into a folder", KEYS_HELP)
     new.add_argument("folder", type=Path, metavar="FOLDER")
     show = actions.add_parser("show", help="print the whole id of a public key, or of each in a folder")
     show.add_argument("file", type=Path, metavar="KEYS")
-    parser = commands.add_parser(
-        "sign",
-        help="sign a bundle",
-        description=SIGN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "sign", "sign a bundle", SIGN_HELP)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the folder")
 
 
 def _add_doctor(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.doctor import HELP
 
-    parser = commands.add_parser(
-        "doctor",
-        help="ask an MLflow server whether it really refuses what was not proven",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "doctor", "ask an MLflow server whether it really refuses what was not proven", HELP
     )
     parser.add_argument("--registry", metavar="URI", help="by default MLFLOW_TRACKING_URI")
     parser.add_argument("--model", metavar="MODEL", help="a registered model that you may edit")
@@ -214,11 +186,8 @@ def _add_doctor(commands: Parsers[argparse.ArgumentParser]) -> None:
 def _add_waive(commands: Parsers[argparse.ArgumentParser]) -> None:
     from leangate.waive import HELP, add_arguments
 
-    parser = commands.add_parser(
-        "waive",
-        help="let one finding that blocks through, signed and until a day",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands, "waive", "let one finding that blocks through, signed and until a day", HELP
     )
     add_arguments(parser)
 

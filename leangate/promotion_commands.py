@@ -6,17 +6,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from leangate.arguments import Parsers, add_command
+
 __all__ = ["add_policy_approve", "add_promotion_commands", "dispatch_promotion"]
-
-Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
-
-
-def _add(
-    commands: Parsers[argparse.ArgumentParser], name: str, what: str, text: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=what, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
 
 
 def _model(parser: argparse.ArgumentParser, *, version: bool, alias: bool) -> None:
@@ -31,7 +23,7 @@ def add_policy_approve(actions: Parsers[argparse.ArgumentParser]) -> None:
     """Add `policy approve`."""
     from leangate.promotion import POLICY_HELP
 
-    parser = _add(
+    parser = add_command(
         actions, "approve", "let what is judged under a policy be promoted, as its owner", POLICY_HELP
     )
     parser.add_argument("policy", type=Path, nargs="?", default=Path("policy.yaml"), metavar="FILE")
@@ -55,18 +47,22 @@ def add_promotion_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     """Add approve, promote, rollback, revoke, history and ledger."""
     from leangate import ledger, promotion
 
-    parser = _add(commands, "approve", "agree that a version moves to an alias", promotion.APPROVE_HELP)
+    parser = add_command(
+        commands, "approve", "agree that a version moves to an alias", promotion.APPROVE_HELP
+    )
     _model(parser, version=True, alias=True)
     parser.add_argument("--until", metavar="DAY", help="last day, UTC; 30 days from now by default")
-    parser = _add(commands, "promote", "move an alias to a proven version", promotion.PROMOTE_HELP)
+    parser = add_command(commands, "promote", "move an alias to a proven version", promotion.PROMOTE_HELP)
     _model(parser, version=True, alias=True)
-    parser = _add(commands, "rollback", "move an alias back to the version before", promotion.ROLLBACK_HELP)
+    parser = add_command(
+        commands, "rollback", "move an alias back to the version before", promotion.ROLLBACK_HELP
+    )
     _model(parser, version=False, alias=True)
     parser.add_argument("--to", metavar="VERSION", help="by default the one that held it last and still may")
-    parser = _add(commands, "revoke", "say that a version never counts again", promotion.REVOKE_HELP)
+    parser = add_command(commands, "revoke", "say that a version never counts again", promotion.REVOKE_HELP)
     _model(parser, version=True, alias=False)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="kept in the ledger")
-    parser = _add(
+    parser = add_command(
         commands, "history", "what was in production when, by whom, on what evidence", ledger.HISTORY_HELP
     )
     _model(parser, version=False, alias=False)
@@ -77,12 +73,12 @@ def add_promotion_commands(commands: Parsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser = commands.add_parser("ledger", help="export or verify the record of a registry")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    parser = _add(actions, "export", "write it into a file", ledger.EXPORT_HELP)
+    parser = add_command(actions, "export", "write it into a file", ledger.EXPORT_HELP)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="JSON", help="file for the last checkpoint: keep it"
     )
-    parser = _add(actions, "verify", "check an exported file offline", ledger.VERIFY_HELP)
+    parser = add_command(actions, "verify", "check an exported file offline", ledger.VERIFY_HELP)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
         "--trust", type=Path, action="append", default=[], metavar="KEYS", help="the registry's public keys"

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.canonical import read_json, sha256_file
 from checks.errors import DataError, EvidenceError, InputError, LeanGateError, ParamsError, PolicyError
@@ -62,15 +63,16 @@ def _check_folder(root: Path) -> None:
             )
 
 
-_failures: list[str] = []
+class _Ended(NamedTuple):
+    """How `dvc repro` ended: exit code, name and message of the stage that failed; 0 and nothing if none."""
+
+    code: int = 0
+    stage: str = ""
+    message: str = ""
 
 
-def _last_failure() -> str:
-    return _failures[-1] if _failures else ""
-
-
-def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = False) -> tuple[int, str]:
-    """Run `dvc repro`; return the exit code of the stage that failed, or 0, and that stage's name."""
+def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = False) -> _Ended:
+    """Run `dvc repro`, and return how it ended."""
     flags = [*(["--force"] if force else []), *(["--single-item"] if alone else [])]
     command = [sys.executable, "-m", "dvc", "repro", *flags, *targets]
     with tempfile.TemporaryDirectory() as folder:
@@ -83,12 +85,11 @@ def _run_dvc(root: Path, targets: Sequence[str], *, force: bool, alone: bool = F
             command, cwd=root, env=environment, check=False, preexec_fn=die_with_parent
         ).returncode
         if code == 0:
-            return 0, ""
+            return _Ended()
         if failure.exists():
             report = read_json(failure)
-            _failures.append(str(report["message"]))
-            return int(report["exit_code"]), str(report["stage"])
-    return LeanGateError.exit_code, ""
+            return _Ended(int(report["exit_code"]), str(report["stage"]), str(report["message"]))
+    return _Ended(LeanGateError.exit_code)
 
 
 def _registration_of_this_bundle(layout: Layout) -> Mapping[str, str] | None:
@@ -130,24 +131,24 @@ def describe_outcome(root: Path) -> str:
     return "\n".join(lines)
 
 
-def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: PolicyFile) -> tuple[int, str]:
+def _check_policy_on_data(root: Path, layout: Layout, params: Params, file: PolicyFile) -> _Ended:
     """Refuse a hopeless policy before anything is trained; return as `_run_dvc` if the data had to be made.
 
     Data that lie here may be older than params.yaml or their source: before anything is refused because of
     them, they are made again.
     """
     if not layout.data.exists():
-        return 0, ""
+        return _Ended()
     from pipeline.policy_lint import expect_possible
 
     try:
         expect_possible(layout, params, file)
     except (PolicyError, DataError, EvidenceError):
-        code, failed = _run_dvc(root, ["prepare"], force=False)
-        if code:
-            return code, failed
+        ended = _run_dvc(root, ["prepare"], force=False)
+        if ended.code:
+            return ended
         expect_possible(layout, params, file)
-    return 0, ""
+    return _Ended()
 
 
 def _make_waivers_file(root: Path) -> None:
@@ -232,20 +233,20 @@ def reproduce(root: Path, targets: Sequence[str], *, force: bool) -> int:
     judged = not targets or bool({"select", *_AFTER_SELECT} & set(targets))
     with _only_one_run(root):
         _make_waivers_file(root)
-        code, failed = _check_policy_on_data(root, layout, params, file)
-        if not code and judged and _has_ended(layout):
-            code, failed = _run_dvc(root, ["select"], force=True, alone=True)
-        if not code:
-            code, failed = _run_dvc(root, targets, force=force)
-        if judged and failed in ("", "register") and _signs_anew(layout):
+        ended = _check_policy_on_data(root, layout, params, file)
+        if not ended.code and judged and _has_ended(layout):
+            ended = _run_dvc(root, ["select"], force=True, alone=True)
+        if not ended.code:
+            ended = _run_dvc(root, targets, force=force)
+        if judged and (not ended.code or ended.stage == "register") and _signs_anew(layout):
             # DVC would bring the unsigned bundle back: a key is no file that it could see.
-            code, failed = _run_dvc(root, ["bundle"], force=True, alone=True)
-            if not code:
-                code, failed = _run_dvc(root, targets, force=force)
+            ended = _run_dvc(root, ["bundle"], force=True, alone=True)
+            if not ended.code:
+                ended = _run_dvc(root, targets, force=force)
     # A stage that failed before `enforce` leaves the selection of an earlier run behind.
-    if judged and layout.selection.exists() and (code == 0 or failed in _AFTER_SELECT):
+    if judged and layout.selection.exists() and (ended.code == 0 or ended.stage in _AFTER_SELECT):
         print(describe_outcome(root))
-        if code and (message := _last_failure()):
-            print(f"\n{failed or 'dvc'} failed: {message}")
-        return code or _code_of_selection(layout)
-    return code
+        if ended.message:
+            print(f"\n{ended.stage} failed: {ended.message}")
+        return ended.code or _code_of_selection(layout)
+    return ended.code

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import date
 
-    from pipeline.decision_file import Decision, Finding
+    from pipeline.decision_entries import Finding
+    from pipeline.decision_file import Decision
     from pipeline.layout import Layout
     from pipeline.policy_file import PolicyFile
 

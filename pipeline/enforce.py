@@ -13,7 +13,8 @@ from typing import Any
 
 from checks.canonical import read_json, sha256_file
 from checks.errors import BlockedError, EvidenceError, InconclusiveError, LeanGateError
-from pipeline.decision_file import Decision, Finding, read_decision
+from pipeline.decision_entries import Finding
+from pipeline.decision_file import Decision, read_decision
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.params import Params

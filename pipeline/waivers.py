@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import date
 
 from checks.errors import EvidenceError
-from pipeline.decision_file import Decision, Finding
+from pipeline.decision_entries import Finding
+from pipeline.decision_file import Decision
 from pipeline.plain import shorten
 from pipeline.policy_file import PolicyFile
 from pipeline.waiver import Waiver

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from checks.attempts import Round
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
 from checks.evidence import Subject
+from pipeline.attestation.keys import make_keys
 from pipeline.data.dataset import content_digest, data_digest
 from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_bytes, write_json, write_text
@@ -520,3 +522,16 @@ def _params() -> Params:
 def project_params(**changes: Any) -> Params:
     """Return this project's params, with sections replaced."""
     return _params().model_copy(update=changes)
+
+
+def signed_bundle(root: Path) -> tuple[Path, Path]:
+    """Make a project and its bundle, signed; return the bundle, and the folder of the key."""
+    import importlib
+
+    layout = build_project(root)
+    judge_project(layout)
+    make_keys(root / "keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEANGATE_SIGNING_KEY", str(root / "keys" / "leangate.key"))
+        importlib.import_module("pipeline.bundle").run(layout, project_params())
+    return layout.bundle, root / "keys"

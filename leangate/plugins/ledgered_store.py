@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import os
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities.model_registry import RegisteredModel, RegisteredModelTag
@@ -22,7 +25,7 @@ from leangate.plugins.ledger_table import LedgerTable
 from leangate.plugins.principal import principal
 from pipeline.ledger.entries import Entry, Head, append
 from pipeline.ledger.verification import export_lines, read_checkpoint
-from pipeline.promotion.config import load_trust
+from pipeline.promotion.config import CONFIG_VARIABLE, load_trust
 
 __all__ = [
     "LEDGER",
@@ -42,6 +45,7 @@ LEDGER = "leangate:ledger"
 MAX_REASON = 1_000
 """Characters of a reason that is kept."""
 
+_logger = logging.getLogger("leangate")
 _SCHEME = "gated+"
 _GOVERNED_ACTS = ("policy", "register", "approve", "promote", "revoke")
 _PAGE = 200
@@ -109,7 +113,13 @@ def expect_kept(act: Act) -> None:
 def refused(error: LeanGateError) -> MlflowException:
     """Return a refusal as MLflow's clients get it: HTTP 403, never tried again."""
     hint = f" ({error.hint})" if error.hint else ""
-    return MlflowException(f"LeanGate refuses: {error}{hint}", error_code=PERMISSION_DENIED)
+    return MlflowException(f"LeanGate refuses: {_untold(f'{error}{hint}')}", error_code=PERMISSION_DENIED)
+
+
+def _untold(words: str) -> str:
+    """Return words without the folder of `registry.yaml`: where it lies on the server is nothing to tell."""
+    named = os.environ.get(CONFIG_VARIABLE, "").strip()
+    return words.replace(f"{Path(named).parent}/", "") if named else words
 
 
 def _database(uri: str) -> str:
@@ -219,7 +229,7 @@ class LedgeredStore(SqlAlchemyStore):
         """
         model = act.model[:_MAX_NAME].replace("\x00", " ")
         version = shown(act.version)
-        detail = {"attempted": act.act, "reason": reason[:MAX_REASON]}
+        detail = {"attempted": act.act, "reason": _untold(reason)[:MAX_REASON]}
         detail |= {key: shown(value) for key, value in act.detail.items() if key != "proof"}
         try:
             with self._writing() as session:
@@ -228,7 +238,7 @@ class LedgeredStore(SqlAlchemyStore):
                 if last is None or dict(last.detail) != detail or last.version != version:
                     self._record(session, head, Act("refuse", model, version, detail))
         except Exception:
-            return
+            _logger.exception("a refusal could not be written into the ledger: %s", detail["attempted"])
 
     def _refuse(self, act: str, model: object, version: object, why: LeanGateError, **detail: Any) -> None:
         self._record_refusal(Act(act, str(model), numbered(version), detail), str(why))

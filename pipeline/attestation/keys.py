@@ -289,6 +289,8 @@ def read_signer(text: str) -> Signer:
     else:
         path = Path(text)
         data, where = _read(path, "a private key"), text
+        if b"PUBLIC KEY" in data:
+            raise InputError("expected a private key, got a public one", where=where)
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InputError(
                 "expected a private key that its owner alone may read, got one that others may",

@@ -15,7 +15,7 @@ from pipeline.card.contents import ANNEX_IV, CARD, CROSSWALK, GOVERNANCE, Conten
 from pipeline.card.figures import Judged, order_slices, read_judged, title_of
 from pipeline.card.licences import spdx_id
 from pipeline.card.method import LIMITATIONS
-from pipeline.decision_file import Reading, attribute_of
+from pipeline.decision_entries import Reading, attribute_of
 from pipeline.fields import Fields
 from pipeline.governance import answers_to
 from pipeline.plain import clean

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from checks.errors import EvidenceError
 from pipeline.card.contents import Contents
-from pipeline.decision_file import Decision, Finding, Reading, parse_decision
+from pipeline.decision_entries import Finding, Reading
+from pipeline.decision_file import Decision, parse_decision
 from pipeline.fields import Fields
 from pipeline.governance import Governance, answers_to, completed_by
 from pipeline.markdown import DASH, Markdown, join, literal, text

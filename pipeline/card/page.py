@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.markup import Markup, look, tag
+from pipeline.report.markup import Markup, head, look, tag
 from pipeline.report.style import DARK, LIGHT, variables
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["render_page"]
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "ERROR", "NO-FINDING", "NOT-RUN")
 
 _RULES = """
@@ -159,16 +158,6 @@ def render_page(card: str, title: str) -> str:
     links = _link_headings(tokens)
     _mark_cells(tokens)
     body = Markup(reader.renderer.render(tokens, reader.options, environment))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        # Should an escape ever be missed, the browser still runs nothing and fetches nothing.
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{title} - model card"),
-        tag("style", Markup(_style_sheet())),
-    )
     parts = tag("details", tag("summary", "Parts of this card"), tag("ol", *links))
     page = tag(
         "body",
@@ -176,4 +165,5 @@ def render_page(card: str, title: str) -> str:
         tag("main", body),
         tag("footer", "Written by LeanGate from MODEL_CARD.md; the same files give the same bytes."),
     )
-    return f"<!doctype html>\n{tag('html', head, page, lang='en')}\n"
+    page_head = head(f"{title} - model card", _style_sheet())
+    return f"<!doctype html>\n{tag('html', page_head, page, lang='en')}\n"

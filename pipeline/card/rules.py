@@ -8,7 +8,7 @@ from collections import Counter
 from pipeline.card.contents import Contents
 from pipeline.card.figures import Judged, cite, declared, judgement_of, slice_words, value_of
 from pipeline.card.sections import JUDGEMENT
-from pipeline.decision_file import Finding
+from pipeline.decision_entries import Finding
 from pipeline.markdown import DASH, Markdown, bullets, code, heading, literal, table, text
 from pipeline.report.glossary import explain
 from pipeline.report.wording import LISTED, NO_FIGURE, SEARCH, describe_value

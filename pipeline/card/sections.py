@@ -15,7 +15,7 @@ from pipeline.card.figures import (
     slice_words,
     value_of,
 )
-from pipeline.decision_file import Finding, Reading, attribute_of
+from pipeline.decision_entries import Finding, Reading, attribute_of
 from pipeline.fields import Fields
 from pipeline.markdown import DASH, Markdown, code, heading, join, literal, table, text
 from pipeline.report.passes import NUMBERS, PASSES, pass_columns, pass_rows, passes_in

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.decision_file import Decision, Outcome, Reading
+from pipeline.decision_entries import Reading
+from pipeline.decision_file import Decision, Outcome
 
 __all__ = [
     "Candidate",

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from pipeline.decision_file import Decision, Finding, Reading
+from pipeline.decision_entries import Finding, Reading
+from pipeline.decision_file import Decision
 from pipeline.report.figures import Comparison
 from pipeline.report.forest import ACCURACY, draw_forest, forest_metrics, forest_of
 from pipeline.report.glossary import explain

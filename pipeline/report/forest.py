@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.decision_file import Decision, Finding, Reading, attribute_of
+from pipeline.decision_entries import Finding, Reading, attribute_of
+from pipeline.decision_file import Decision
 from pipeline.plain import clean, shorten
 from pipeline.report.markup import Markup, look, tag
 from pipeline.report.svg import Scale, line, marker, nice_ticks, picture, share

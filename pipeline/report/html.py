@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pipeline.report.figures import Report
 from pipeline.report.finalists import attacks, finalists
-from pipeline.report.markup import Markup, tag
+from pipeline.report.markup import head, tag
 from pipeline.report.sections import candidates, data, decision, lineage, reasons
 from pipeline.report.style import style_sheet
 from pipeline.report.svg import marker_shapes
@@ -13,7 +13,6 @@ from pipeline.report.wording import headline
 
 __all__ = ["render_html"]
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _PLACES = ("why", "candidates", "finalists", "attacks", "data", "lineage")
 
 
@@ -25,16 +24,6 @@ def render_html(report: Report) -> str:
     """
     comparison = report.comparison
     links = [tag("li", tag("a", place.capitalize(), href=f"#{place}")) for place in _PLACES]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        # Should an escape ever be missed, the browser still runs nothing and fetches nothing.
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{headline(comparison)[0]} - LeanGate report"),
-        tag("style", Markup(style_sheet())),
-    )
     body = tag(
         "body",
         marker_shapes(),
@@ -54,4 +43,5 @@ def render_html(report: Report) -> str:
             "Written by LeanGate from the files named under Lineage; the same files give the same bytes.",
         ),
     )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    page_head = head(f"{headline(comparison)[0]} - LeanGate report", style_sheet())
+    return f"<!doctype html>\n{tag('html', page_head, body, lang='en')}\n"

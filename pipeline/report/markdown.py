@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from pipeline.decision_file import Decision, Finding
+from pipeline.decision_entries import Finding
+from pipeline.decision_file import Decision
 from pipeline.markdown import Markdown, bullets, heading, join, literal, table, text
 from pipeline.report.figures import Comparison, Report
 from pipeline.report.rows import COLUMNS, DECISION, footnotes, table_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.decision_file import Reading
+from pipeline.decision_entries import Reading
 from pipeline.plain import clean
 from pipeline.report.figures import Candidate, Comparison, Size
 from pipeline.report.wording import (

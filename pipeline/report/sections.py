@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.decision_file import Decision, Finding
+from pipeline.decision_entries import Finding
+from pipeline.decision_file import Decision
 from pipeline.plain import shorten
 from pipeline.report.figures import Candidate, Comparison, Model, Report
 from pipeline.report.front import draw_front

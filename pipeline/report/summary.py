@@ -12,7 +12,8 @@ from typing import Any
 
 from checks.canonical import sha256_file, sha256_value
 from checks.errors import EvidenceError
-from pipeline.decision_file import Decision, Reading, outcome_of, read_decision
+from pipeline.decision_entries import Reading
+from pipeline.decision_file import Decision, outcome_of, read_decision
 from pipeline.fields import Fields, expect_schema, read_fields
 from pipeline.layout import Layout
 from pipeline.report.figures import (

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from checks.latency import LONGEST_MS
 from checks.statistics.proportions import LARGEST_RATIO
-from pipeline.decision_file import Decision, Exemplar, Finding, Reading
+from pipeline.decision_entries import Finding, Reading
+from pipeline.decision_file import Decision, Exemplar
 from pipeline.plain import clean
 from pipeline.report.figures import Candidate, Comparison
 from pipeline.report.glossary import explain

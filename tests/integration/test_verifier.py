@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -17,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.attestation.keys import make_keys
 from pipeline.version import VERSION
-from tests.bundle_project import build_project, judge_project, project_params
+from tests.bundle_project import signed_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -119,14 +117,7 @@ def python(wheel, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory) -> tuple[Path, Path]:
     """A signed bundle, and the folder of its key."""
-    root = tmp_path_factory.mktemp("signed")
-    layout = build_project(root)
-    judge_project(layout)
-    make_keys(root / "keys")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEANGATE_SIGNING_KEY", str(root / "keys" / "leangate.key"))
-        importlib.import_module("pipeline.bundle").run(layout, project_params())
-    return layout.bundle, root / "keys"
+    return signed_bundle(tmp_path_factory.mktemp("signed"))
 
 
 def test_it_verifies_what_is_whole_and_refuses_what_was_changed(python, signed, tmp_path):

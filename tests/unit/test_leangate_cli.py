@@ -386,14 +386,16 @@ def test_lint_attacks_the_examples_that_evaluate_will_attack(prepared):
 @pytest.fixture
 def dvc(monkeypatch):
     """Record what `dvc repro` is asked for instead of running it; `act` stands for what it does."""
+    from leangate.reproduce import _Ended
+
     calls = []
 
-    def run(root, targets, *, force):
+    def run(root, targets, *, force, alone=False):
         calls.append(list(targets))
         run.act()
-        return 0, ""
+        return run.ends.pop(0) if run.ends else _Ended()
 
-    run.act, run.calls = lambda: None, calls
+    run.act, run.calls, run.ends, run.Ended = lambda: None, calls, [], _Ended
     monkeypatch.setattr("leangate.reproduce._run_dvc", run)
     return run
 
@@ -427,6 +429,59 @@ def test_a_run_with_a_policy_that_can_pass_runs_everything(prepared, dvc, broken
         dvc.act = lambda: prepared(LIGHT)
     assert main(["run", "validate"]) == 0
     assert dvc.calls == [*([["prepare"]] if broken else []), ["validate"]]
+
+
+@pytest.fixture
+def maker(tmp_path, monkeypatch):
+    """A key that signs, as the environment names it; returns its id."""
+    from pipeline.attestation.keys import make_keys
+
+    key_id = make_keys(tmp_path / "maker")
+    monkeypatch.setenv("LEANGATE_SIGNING_KEY", str(tmp_path / "maker" / "leangate.key"))
+    return key_id
+
+
+@pytest.mark.parametrize(
+    ("ends", "signed_by", "calls"),
+    [
+        ([], None, [[], ["bundle"], []]),  # DVC says that nothing changed: a key is no file
+        ([], "another", [[], ["bundle"], []]),
+        ([], "maker", [[]]),
+        ([(1, "register", "expected signed attestations, got none")], None, [[], ["bundle"], []]),
+        ([(4, "", "")], None, [[]]),  # DVC itself failed
+        ([(4, "bundle", "no space")], None, [[]]),
+    ],
+)
+def test_a_key_that_is_set_later_signs_the_bundle(project, monkeypatch, dvc, maker, ends, signed_by, calls):
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    bundle = project / "artifacts" / "bundle"
+    bundle.mkdir(parents=True)
+    if signed_by:
+        key_id = maker if signed_by == "maker" else "0" * 64
+        (bundle / "attestations.jsonl").write_text(f'{{"signatures":[{{"keyid":"{key_id}"}}]}}\n')
+    dvc.ends = [dvc.Ended(*end) for end in ends]
+    main(["run"])
+    assert dvc.calls == calls
+
+
+def test_without_a_key_nothing_is_signed_anew(project, monkeypatch, dvc):
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    (project / "artifacts" / "bundle").mkdir(parents=True)
+    assert main(["run"]) == 0
+    assert dvc.calls == [[]]
+
+
+@pytest.mark.parametrize("kind", ["missing", "public"])
+def test_a_wrong_key_is_told_before_anything_runs(project, monkeypatch, dvc, maker, capsys, tmp_path, kind):
+    monkeypatch.chdir(project)
+    (project / ".dvc").mkdir()
+    name = {"missing": "nope.key", "public": "leangate.pub"}[kind]
+    monkeypatch.setenv("LEANGATE_SIGNING_KEY", str(tmp_path / "maker" / name))
+    assert main(["run"]) == 2
+    assert dvc.calls == []
+    assert "expected a private key, got " in capsys.readouterr().err
 
 
 def test_a_first_run_has_no_data_to_plan_on(project, monkeypatch, dvc):

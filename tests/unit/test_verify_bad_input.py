@@ -20,7 +20,7 @@ from checks.canonical import dumps, sha256_file
 from leangate.cli import main
 from pipeline.attestation.keys import make_keys, read_revoked, read_trusted
 from pipeline.card.contents import with_digest
-from tests.bundle_project import build_project, judge_project, project_params
+from tests.bundle_project import signed_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,14 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A signed bundle, and the folder of its key."""
-    root = tmp_path_factory.mktemp("made")
-    layout = build_project(root)
-    judge_project(layout)
-    make_keys(root / "keys")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LEANGATE_SIGNING_KEY", str(root / "keys" / "leangate.key"))
-        importlib.import_module("pipeline.bundle").run(layout, project_params())
-    return layout.bundle, root / "keys"
+    return signed_bundle(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
