@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from checks.canonical import MAX_JSON_BYTES, read_json_text, sha256_bytes, sha256_value
 from checks.errors import DataError, EvidenceError, StorageError
-from pipeline.files import write_bytes
+from pipeline.files import output_file, write_bytes
 
 __all__ = ["Pseudonyms", "Row", "read_pseudonyms", "write_pseudonyms"]
 
@@ -162,5 +162,6 @@ def write_pseudonyms(path: Path, pseudonyms: Pseudonyms) -> None:
     ignore = path.parent / ".gitignore"
     if not ignore.exists():
         write_bytes(ignore, b"*\n")
-    write_bytes(path, "".join(f"{row.line}\n" for row in pseudonyms.rows).encode())
-    path.chmod(0o600)
+    with output_file(path) as temporary:
+        temporary.touch(0o600)  # before there is anything in it
+        temporary.write_bytes("".join(f"{row.line}\n" for row in pseudonyms.rows).encode())
