@@ -13,7 +13,7 @@ import pytest
 from checks.errors import EvidenceError, InputError
 from leangate.cli import main
 from pipeline.attestation.keys import make_keys, read_signer, read_trusted
-from pipeline.ledger.entries import Entry, Head, append, sign_checkpoint
+from pipeline.ledger.entries import Checkpoint, Entry, Head, append, sign_checkpoint
 from pipeline.ledger.history import end_of, terms_of
 from pipeline.ledger.merkle import EMPTY, Frontier, leaf_hash, root_of
 from pipeline.ledger.verification import START, export_lines, verify_lines
@@ -185,7 +185,6 @@ def test_what_was_cut_off_is_found_out_by_a_checkpoint_kept_elsewhere(
 
 
 def test_an_earlier_checkpoint_of_another_past_is_refused(book: Book, tmp_path: Path) -> None:
-    from pipeline.ledger.entries import Checkpoint
     from pipeline.ledger.verification import expect_extends
 
     ledger = verify_lines(book.lines, None, "ledger")
@@ -202,6 +201,23 @@ def test_files_that_are_no_ledger(text: bytes | None, code: int, tmp_path: Path)
     if text is not None:
         file.write_bytes(text)
     assert main(["ledger", "verify", str(file)]) == code
+
+
+def test_what_the_registry_itself_dated_back_is_found_out(book: Book) -> None:
+    """Chain, tree and signatures hold: whoever has the key and the clock is found out by the order alone."""
+    book.add("revoke", DAY - timedelta(days=5), "2", reason="as if it had been earlier")
+    with pytest.raises(EvidenceError, match="a time not before"):
+        verify_lines(book.lines, read_trusted(book.key), "ledger")
+
+
+def test_entries_after_the_last_signature_are_not_vouched_for(book: Book) -> None:
+    keys = read_trusted(book.key)
+    line, signed = book.pairs[-1]
+    bare = Checkpoint(signed.size, signed.root)
+    middle = [*book.pairs[:3], (book.pairs[3][0], Checkpoint(4, book.pairs[3][1].root)), *book.pairs[4:]]
+    assert len(verify_lines(list(export_lines(middle)), keys, "ledger").entries) == 8
+    with pytest.raises(EvidenceError, match="all 8 entries below a signed checkpoint, got 7"):
+        verify_lines(list(export_lines([*book.pairs[:-1], (line, bare)])), keys, "ledger")
 
 
 def test_a_clock_that_went_back_dates_nothing_back() -> None:

@@ -212,6 +212,10 @@ REFUSED = {
         lambda s: s.policy().register().approve().tell("create-version"),
         "whose evidence was derived",
     ),
+    "approved before it was registered again": (
+        lambda s: s.policy().register().approve().register(),
+        "got 0",
+    ),
     "approved before it was made anew": (
         lambda s: s.policy().register().approve().tell("create-version").register(),
         "got 0",
@@ -436,6 +440,33 @@ def test_a_policy_approval_that_says_nothing_sensible(changes: dict[str, Any], w
             seal(said, keys.signer("owner")), read_trusted(keys.config.parent / "owners"), "here"
         )
     assert want in str(refused.value)
+
+
+def test_a_statement_that_a_stranger_signed_too_is_refused(keys: Keys) -> None:
+    """An approval is one person's: a second signature could be of who may, copied from elsewhere."""
+    from pipeline.attestation.dsse import PAYLOAD_TYPE
+
+    owners = read_trusted(keys.config.parent / "owners")
+    both = json.loads(keys.policy_approval(POLICY))
+    other = json.loads(keys.policy_approval(POLICY, "stranger"))
+    assert both["payload"] == other["payload"]
+    assert both["payloadType"] == PAYLOAD_TYPE
+    both["signatures"] += other["signatures"]
+    line = json.dumps(both, sort_keys=True, separators=(",", ":"))
+    with pytest.raises(EvidenceError, match="of one key that may, and no other"):
+        open_policy_approval(line, owners, "here")
+
+
+def test_what_could_not_be_checked_is_not_proven(
+    made: Made, model: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.promotion import proof
+    from pipeline.verification import Step
+
+    steps = iter([Step("files", "27 files"), Step("documents", "of another version", "unchecked")])
+    monkeypatch.setattr(proof, "verify_bundle", lambda *_: steps)
+    with pytest.raises(EvidenceError, match="expected all of it checked, got documents: of another version"):
+        prove(made.layout.bundle, model, load_trust({"LEANGATE_REGISTRY": str(keys.config)}).makers)
 
 
 def test_a_foreign_key_under_a_trusted_name_is_refused(keys: Keys) -> None:

@@ -21,6 +21,7 @@ from pipeline.attestation.keys import make_keys, read_signer, read_trusted
 from pipeline.card.contents import read_bundle, with_digest
 from pipeline.layout import Layout
 from pipeline.policy_file import load_policy
+from pipeline.promotion.proof import prove
 from pipeline.report import render_table
 from pipeline.verification import verify_bundle
 from pipeline.waiver_file import lines_of, sign_waiver, write_lines
@@ -524,6 +525,40 @@ def test_what_the_registry_asks_of_a_bundle(layout, keys, monkeypatch):
     _, waiver = sign_waiver(_value(layout, "fewer"), _signer(keys, "stranger"))
     with pytest.raises(EvidenceError, match="approvers"):
         check_waivers(file, [waiver], TODAY)
+
+
+def _signed_bundle(layout, keys, monkeypatch, by):
+    """The bundle signed by somebody, and a folder as MLflow loads it."""
+    bundle = _bundle(layout, monkeypatch)
+    monkeypatch.setenv("LEANGATE_SIGNING_KEY", str(keys / by / "leangate.key"))
+    bundle_stage.run(layout, project_params())
+    model = layout.root / "loaded"
+    model.mkdir(exist_ok=True)
+    shutil.copy(bundle / "model.onnx", model)
+    (model / "MLmodel").write_text(
+        "flavors:\n  onnx: {data: model.onnx}\n"
+        "  python_function: {data: model.onnx, loader_module: mlflow.onnx}\n"
+    )
+    return bundle, model
+
+
+def test_a_registry_keeps_what_was_waived_and_until_when(layout, keys, monkeypatch):
+    _both(layout, keys)
+    bundle, model = _signed_bundle(layout, keys, monkeypatch, "maker")
+    proof = prove(bundle, model, read_trusted(keys / "maker"))
+    (key_id,) = read_trusted(keys / "approver")
+    assert [dict(one) for one in proof.waivers] == [
+        {"rule": rule, "slice": "overall", "until": UNTIL.isoformat(), "key": key_id}
+        for rule in ("overall", "fewer")
+    ]
+
+
+def test_who_made_a_bundle_waives_nothing_in_it_for_a_registry(layout, keys, monkeypatch):
+    _both(layout, keys)
+    bundle, model = _signed_bundle(layout, keys, monkeypatch, "approver")
+    assert all(step.state == "holds" for step in verify_bundle(bundle, read_trusted(keys / "approver")))
+    with pytest.raises(EvidenceError, match="waived by somebody who did not make the bundle"):
+        prove(bundle, model, read_trusted(keys / "approver"))
 
 
 # --- bundles that were changed -----------------------------------------------------------------------
