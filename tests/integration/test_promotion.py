@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +178,7 @@ def test_a_policy_changed_after_the_test_split_was_looked_at_is_not_registered(
 
 
 def test_bytes_changed_on_disk_are_not_resolved_nor_promoted(
-    server: Server, keys: Keys, desk: Desk, tmp_path: Path
+    server: Server, keys: Keys, tmp_path: Path
 ) -> None:
     made = make_bundle(tmp_path / "made", keys.private("maker"), "changed", policy="# for bytes\n")
     with server.client() as client:
@@ -187,17 +189,39 @@ def test_bytes_changed_on_disk_are_not_resolved_nor_promoted(
         version = made.register(server.uri)
         client.set_registered_model_alias("changed", "production", version)
         source = client.get_model_version("changed", version).source.removeprefix("models:/")
-        (file,) = server.artifacts.glob(f"*/models/{source}/artifacts/model.onnx")
+        with pytest.raises(Exception, match="as it is spelled, got 'Production'"):
+            client.set_registered_model_alias("changed", "Production", version)
+        run = client.get_model_version("changed", version).run_id
+        (model,) = server.artifacts.glob(f"*/models/{source}/artifacts")
+        (bundle,) = server.artifacts.glob(f"*/{run}/artifacts/bundle")
+        for folder, name, resolves in (
+            (model, "model.onnx", False),
+            (model, "extra.py", False),
+            (bundle, "decision.json", True),
+            (bundle, "extra.json", True),
+        ):
+            with _changed(folder / name):
+                with pytest.raises(Exception, match=f"PERMISSION_DENIED.*got another {name}"):
+                    client.set_registered_model_alias("changed", "production", version)
+                if not resolves:
+                    with pytest.raises(Exception, match=f"PERMISSION_DENIED.*got another {name}"):
+                        client.get_model_version_by_alias("changed", "production")
+            assert str(client.get_model_version_by_alias("changed", "production").version) == version
+
+
+@contextmanager
+def _changed(file: Path) -> Iterator[None]:
+    """Have other bytes in a published file for a while, or a file where there was none."""
+    file.parent.chmod(0o755)
+    before = file.read_bytes() if file.exists() else None
+    if before is not None:
         file.chmod(0o644)
-        before = file.read_bytes()
-        for name, data in (("model.onnx", before[:-1] + b"\x00"), ("extra.py", b"import os")):
-            place = file.with_name(name)
-            place.write_bytes(data)
-            with pytest.raises(Exception, match=f"got another {name}"):
-                client.get_model_version_by_alias("changed", "production")
-            assert f"got another {name}" in desk("promote", "changed", version, code=1)
-            place.write_bytes(before) if name == "model.onnx" else place.unlink()
-        assert str(client.get_model_version_by_alias("changed", "production").version) == version
+    file.write_bytes(b"import os" if before is None else before[:-1] + b"\x00")
+    yield
+    if before is None:
+        file.unlink()
+    else:
+        file.write_bytes(before)
 
 
 def test_an_alias_moved_in_the_database_itself_is_not_resolved(
@@ -272,6 +296,37 @@ def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
                 database.execute("delete from leangate_ledger where number = ?", (entry.number,))
                 database.execute("delete from registered_model_aliases where name = 'forged'")
             database.close()
+
+
+def test_a_clock_behind_the_ledger_promotes_nothing(keys: Keys, tmp_path: Path) -> None:
+    """On a server of its own: what is refused is dated as the entry before it, and stays in the ledger."""
+    import sqlite3
+
+    made = make_bundle(tmp_path / "made", keys.private("maker"), "late")
+    environment = {"LEANGATE_REGISTRY": str(keys.config)}
+    with (
+        registry_server(tmp_path / "server", environment=environment) as server,
+        server.client() as client,
+    ):
+        client.create_registered_model("late")
+        approval = keys.policy_approval(made.policy_sha256, approvals=0)
+        client.set_registered_model_tag("late", "leangate.policy", approval)
+        version = made.register(server.uri)
+        client.set_registered_model_alias("late", "production", version)
+        ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        database = sqlite3.connect(server.log.parent / "mlflow.db")
+        with database:
+            database.execute("update leangate_ledger_head set at = ?", (ahead,))
+        database.close()
+        with pytest.raises(
+            Exception, match=r"PERMISSION_DENIED.*expected a clock not behind.*got one 3\d\d\d s"
+        ):
+            client.set_registered_model_alias("late", "production", version)
+        assert str(client.get_model_version_by_alias("late", "production").version) == version
+        tags = client.get_registered_model("leangate:ledger/0").tags
+        last = json.loads(json.loads(tags[max(tags)])["entry"])
+        assert (last["act"], last["detail"]["attempted"]) == ("refuse", "promote")
+        assert last["at"][:19] == ahead[:19], "dated back by no clock"
 
 
 def test_without_its_configuration_the_registry_moves_nothing(
