@@ -50,20 +50,14 @@ def sign(root: Path, bundle: Path) -> tuple[str, int]:
         InputError: if nothing says what signs, or this is no project's folder.
         EvidenceError: if the bundle does not verify.
     """
-    from checks.errors import EvidenceError, InputError
+    from checks.errors import EvidenceError
     from pipeline.attestation.envelopes import attest
-    from pipeline.attestation.keys import KEY_VARIABLES, find_signer
+    from pipeline.attestation.keys import need_signer
     from pipeline.attestation.origin import read_origin
     from pipeline.card.contents import ATTESTATIONS, read_bundle
     from pipeline.verification import verify_bundle
 
-    signer = find_signer(os.environ)
-    if signer is None:
-        raise InputError(
-            f"expected {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]} in the environment, got neither",
-            where="leangate sign",
-            hint="leangate keys new FOLDER makes a key",
-        )
+    signer = need_signer(os.environ, "leangate sign")
     origin = read_origin(root)
     # The statements say PASSED: nobody signs what does not follow from the evidence.
     unchecked = [step.said for step in verify_bundle(bundle, signatures=False) if step.state == "unchecked"]

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
-
     from pipeline.ledger.history import Term
     from pipeline.registry_acts import Registry
 
@@ -75,20 +73,6 @@ from then on.
 _DAYS = 30
 
 
-def _signer(command: str) -> Signer:
-    from checks.errors import InputError
-    from pipeline.attestation.keys import KEY_VARIABLES, find_signer
-
-    signer = find_signer(os.environ)
-    if signer is None:
-        raise InputError(
-            f"expected {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]} in the environment, got neither",
-            where=f"leangate {command}",
-            hint="leangate keys new FOLDER makes a key",
-        )
-    return signer
-
-
 def _day(text: str | None, default: int, command: str) -> str:
     """Return the last day of something; today plus `default` days if none is given."""
     from checks.errors import InputError
@@ -121,7 +105,7 @@ def approve_policy(
         LeanGateError: if the registry refuses or cannot be reached.
     """
     from checks.errors import InputError
-    from pipeline.attestation.keys import read_trusted
+    from pipeline.attestation.keys import need_signer, read_trusted
     from pipeline.policy_file import load_policy
     from pipeline.promotion.statements import PolicyApproval, sign_policy_approval
     from pipeline.registry_acts import open_registry
@@ -140,7 +124,7 @@ def approve_policy(
         approvers={key_id: key.to_dict() for key_id, key in keys.items()},
         until=_day(until, 0, "policy approve"),
     )
-    signer = _signer("policy approve")
+    signer = need_signer(os.environ, "leangate policy approve")
     with open_registry(root) as registry:
         made = registry.approve_policy(models[0], sign_policy_approval(file.sha256, statement, signer))
         if date.fromisoformat(statement.until) < datetime.now(UTC).date():
@@ -164,12 +148,13 @@ def approve(root: Path, model: str, version: str, alias: str, until: str | None)
         LeanGateError: if the registry refuses or cannot be reached.
     """
     from checks.errors import EvidenceError
+    from pipeline.attestation.keys import need_signer
     from pipeline.card.contents import MANIFEST, read_bundle
     from pipeline.promotion.statements import Approval, sign_approval
     from pipeline.registry_acts import open_registry
     from pipeline.verification import verify_bundle
 
-    day, signer = _day(until, _DAYS, "approve"), _signer("approve")
+    day, signer = _day(until, _DAYS, "approve"), need_signer(os.environ, "leangate approve")
     with open_registry(root) as registry, registry.bundle(model, version) as bundle:
         registry.expect_protected(alias)
         from checks.canonical import sha256_file

@@ -214,7 +214,7 @@ def waive(root: Path, asked: Asked) -> tuple[str, int]:
         EvidenceError: if a decision or `waivers.jsonl` is broken.
     """
     from checks.errors import EvidenceError, InputError
-    from pipeline.attestation.keys import KEY_VARIABLES, find_signer
+    from pipeline.attestation.keys import need_signer
     from pipeline.layout import Layout
     from pipeline.policy_file import load_policy
     from pipeline.waiver_file import WAIVERS, sign_waiver
@@ -223,13 +223,7 @@ def waive(root: Path, asked: Asked) -> tuple[str, int]:
     layout = Layout(root)
     file = load_policy(layout.policy)
     since, until = _days(asked, file)
-    signer = find_signer(os.environ)
-    if signer is None:
-        raise InputError(
-            f"expected {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]} in the environment, got neither",
-            where="leangate waive",
-            hint="leangate keys new FOLDER makes a key; its id belongs into policy.yaml waivers.approvers",
-        )
+    signer = need_signer(os.environ, "leangate waive")
     read_waivers(root)  # never append to what cannot be read
     decision = _decision(layout, asked)
     if decision.policy_sha256 != file.sha256:

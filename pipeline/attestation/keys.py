@@ -26,6 +26,7 @@ __all__ = [
     "PUBLIC",
     "find_signer",
     "make_keys",
+    "need_signer",
     "parse_public_key",
     "public_pem",
     "read_revoked",
@@ -304,6 +305,26 @@ def read_signer(text: str) -> Signer:
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"expected an Ed25519 private key, got {type(key).__name__}", where=where)
     return CryptoSigner(key)
+
+
+def need_signer(environment: Mapping[str, str], command: str) -> Signer:
+    """Return what signs here.
+
+    Args:
+        environment: As of `find_signer`.
+        command: What needs it, for the message.
+
+    Raises:
+        InputError: if nobody said what signs, or it is no Ed25519 key.
+    """
+    signer = find_signer(environment)
+    if signer is None:
+        raise InputError(
+            f"expected {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]} in the environment, got neither",
+            where=command,
+            hint="leangate keys new FOLDER makes a key",
+        )
+    return signer
 
 
 def find_signer(environment: Mapping[str, str]) -> Signer | None:

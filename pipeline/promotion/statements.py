@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from checks.errors import EvidenceError
 from pipeline.attestation.envelopes import open_envelope, seal
@@ -41,6 +41,14 @@ _MAX_ENVELOPE = 64 * 1024
 _MAX_APPROVERS = 100
 
 
+def _is_a_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[str, AfterValidator(_is_a_day)]
+
+
 class _Predicate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -53,13 +61,7 @@ class PolicyApproval(_Predicate):
     approvers: dict[str, dict[str, Any]] = Field(
         max_length=_MAX_APPROVERS, description="public keys of those who may approve, by id"
     )
-    until: str = Field(description="last day, UTC")
-
-    @field_validator("until")
-    @classmethod
-    def _is_a_day(cls, day: str) -> str:
-        date.fromisoformat(day)
-        return day
+    until: Day = Field(description="last day, UTC")
 
     @field_validator("models", mode="before")
     @classmethod
@@ -75,13 +77,7 @@ class Approval(_Predicate):
     alias: str = Field(min_length=1, max_length=255)
     bundle_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     policy_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    until: str = Field(description="last day on which the alias may be moved, UTC")
-
-    @field_validator("until")
-    @classmethod
-    def _is_a_day(cls, day: str) -> str:
-        date.fromisoformat(day)
-        return day
+    until: Day = Field(description="last day on which the alias may be moved, UTC")
 
 
 _M = TypeVar("_M", PolicyApproval, Approval)
