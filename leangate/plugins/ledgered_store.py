@@ -207,20 +207,24 @@ class LedgeredStore(SqlAlchemyStore):
                 raise refused(cause) from cause
             if act not in _GOVERNED_ACTS:
                 raise
-            self._record_refusal(doing, str(error))
-            if error.get_http_status_code() >= 500:  # it would be tried again, for minutes
-                raise MlflowException(
-                    f"LeanGate refuses: the registry could not {act}: {error}", error_code=PERMISSION_DENIED
-                ) from error
-            raise
+            if error.get_http_status_code() < 500:
+                self._record_refusal(doing, str(error))
+                raise
+            raise self._failed(doing, error.__cause__ or error) from error
         except Exception as error:
             if act not in _GOVERNED_ACTS:
                 raise
-            self._record_refusal(doing, type(error).__name__)
-            raise MlflowException(
-                f"LeanGate refuses: the registry could not {act}: {type(error).__name__}",
-                error_code=PERMISSION_DENIED,
-            ) from error
+            raise self._failed(doing, error) from error
+
+    def _failed(self, act: Act, error: BaseException) -> MlflowException:
+        """Return the refusal of what broke: answered 500, it would be tried again for minutes.
+
+        What a database says of itself is for the server's log, not for its clients.
+        """
+        _logger.error("the registry could not %s", act.act, exc_info=error)
+        why = EvidenceError(f"the registry could not {act.act}: {type(error).__name__}; its log says why")
+        self._record_refusal(act, str(why))
+        return refused(why)
 
     def _record_refusal(self, act: Act, reason: str, *, once: bool = False) -> None:
         """Write a refusal down; where even that fails, the gate is closed all the same.

@@ -298,6 +298,41 @@ def test_an_entry_that_the_registry_did_not_sign_opens_nothing(
             database.close()
 
 
+def test_what_cannot_be_written_down_does_not_happen(server: Server, keys: Keys, tmp_path: Path) -> None:
+    """The database fails between the change and its entry: neither is there, and nobody is told to try again."""
+    import sqlite3
+
+    made = make_bundle(tmp_path / "made", keys.private("maker"), "unwritten", policy="# for failures\n")
+    database = sqlite3.connect(server.log.parent / "mlflow.db")
+    with server.client() as client:
+        client.create_registered_model("unwritten")
+        approval = keys.policy_approval(made.policy_sha256, approvals=0)
+        client.set_registered_model_tag("unwritten", "leangate.policy", approval)
+        version = made.register(server.uri)
+        with database:
+            database.execute(
+                "create trigger broken before insert on leangate_ledger begin insert into nowhere values (1); end"
+            )
+        try:
+            body = {"name": "unwritten", "alias": "production", "version": version}
+            reply = server.call("POST", "/api/2.0/mlflow/registered-models/alias", body)
+        finally:
+            with database:
+                database.execute("drop trigger broken")
+        assert reply.status == 403, reply.reason
+        assert reply.reason == (
+            "LeanGate refuses: the registry could not promote: OperationalError; its log says why"
+        )
+        moved = (
+            "select count(*) from registered_model_aliases where name = 'unwritten' and alias = 'production'"
+        )
+        assert database.execute(moved).fetchone() == (0,)
+        client.set_registered_model_alias("unwritten", "production", version)
+        assert database.execute(moved).fetchone() == (1,)
+    database.close()
+    assert "a refusal could not be written into the ledger: promote" in server.log.read_text()
+
+
 def test_a_clock_behind_the_ledger_promotes_nothing(keys: Keys, tmp_path: Path) -> None:
     """On a server of its own: what is refused is dated as the entry before it, and stays in the ledger."""
     import sqlite3
