@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from checks.crossing import cross
-from checks.errors import LeanGateError, PolicyError
-from checks.evidence import Evidence, Examples
+from checks.errors import EvidenceError, LeanGateError, PolicyError
+from checks.evidence import RESTRICTED, Evidence, Examples
 from checks.finding import Finding, Verdict
 from checks.judge import judge
 from checks.measurement import Measurement
@@ -28,6 +28,7 @@ __all__ = [
     "decide",
     "decide_unreadable",
     "declared_levels",
+    "measure",
 ]
 
 SCHEMA = "leangate/decision/1"
@@ -109,14 +110,17 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, alpha
         alpha: Probability that this candidate gets PASS by mistake, in (0, `policy.alpha`].
 
     Raises:
+        EvidenceError: if slice columns are withheld: a rule on them would be answered by their absence.
         PolicyError: if a rule names a slice that does not exist.
     """
+    if evidence.examples.withheld:
+        raise EvidenceError(
+            f"expected the columns {list(evidence.examples.withheld)}, got none", where=RESTRICTED
+        )
     evidence = replace(evidence, examples=cross_examples(evidence.examples, policy))
-    asked = [_narrowed(check, policy) for check in checks if _may_matter(check, policy)]
-    run: Run = run_checks(asked, evidence)
-    kept = _asked_for(run.measurements, checks, policy)
+    run = _measure(checks, evidence, policy)
     findings = judge(
-        kept,
+        run.measurements,
         policy,
         alpha=alpha,
         levels=declared_levels(evidence),
@@ -124,7 +128,29 @@ def decide(checks: Sequence[Check], evidence: Evidence, policy: Policy, *, alpha
         classes=evidence.examples.classes,
         same_file=evidence.subject.baseline_sha256 == evidence.subject.candidate_sha256,
     )
-    return Decision(combine(findings), tuple(findings), kept, alpha, run.seconds)
+    return Decision(combine(findings), tuple(findings), run.measurements, alpha, run.seconds)
+
+
+def measure(checks: Sequence[Check], evidence: Evidence, policy: Policy) -> Run:
+    """Run the checks as `decide` does, and judge nothing.
+
+    Args:
+        checks: What measures.
+        evidence: Of one candidate; what combines slice columns that are withheld is left out.
+        policy: Says what is asked for.
+
+    Raises:
+        PolicyError: if a rule names a combination that does not exist.
+    """
+    withheld = set(evidence.examples.withheld)
+    here = [crossing for crossing in policy.crossings if not withheld & set(crossing.split("*"))]
+    return _measure(checks, replace(evidence, examples=cross(evidence.examples, here)), policy)
+
+
+def _measure(checks: Sequence[Check], evidence: Evidence, policy: Policy) -> Run:
+    asked = [_narrowed(check, policy) for check in checks if _may_matter(check, policy)]
+    run = run_checks(asked, evidence)
+    return replace(run, measurements=_asked_for(run.measurements, checks, policy))
 
 
 def _may_matter(check: Check, policy: Policy) -> bool:

@@ -5,6 +5,7 @@ A table is a `.npz` file of plain arrays (no pickle) with one extra entry, `head
 schema and the SHA-256 of what the table is about.
 
     examples.npz    ids, units, labels, one column a slice attribute
+    restricted.npz  ids, the columns of sensitive slice attributes, if there are any; never in a bundle
     baseline.npz    ids, scores            outputs of the baseline's ONNX file
     candidate.npz   ids, scores            outputs of the candidate's ONNX file
     contract.npz    ids, scores of both files, run in several ways that should not matter
@@ -32,6 +33,7 @@ from checks.timing import Timing, read_timing
 
 __all__ = [
     "MAX_LEVELS",
+    "RESTRICTED",
     "Attacks",
     "Contract",
     "Evidence",
@@ -48,6 +50,9 @@ __all__ = [
 
 MAX_LEVELS = 1000
 """More levels than this are ids, not groups: none of them could be judged."""
+
+RESTRICTED = "restricted.npz"
+"""The table of sensitive slice columns, which stays where it was made; decisions name its SHA-256."""
 
 Strings = npt.NDArray[np.str_]
 Floats = npt.NDArray[np.float32]
@@ -75,6 +80,8 @@ class Examples:
         levels: Slice attribute to every level the data has in any split: one that is missing here was not
             measured, and must not go unnoticed.
         test_sha256: Of their images and labels, whatever their ids and order; attempts are counted by it.
+        restricted: Sensitive slice attributes, whose columns lie apart; they are among `columns` only where
+            that table was read.
     """
 
     ids: Strings
@@ -84,6 +91,12 @@ class Examples:
     columns: Mapping[str, Strings]
     levels: Mapping[str, tuple[str, ...]]
     test_sha256: str = ""
+    restricted: tuple[str, ...] = ()
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Attributes of the data whose columns are not here: whatever rests on them cannot be derived."""
+        return tuple(name for name in self.restricted if name not in self.columns)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,46 @@ class Evidence:
     files: Mapping[str, str]
 
 
-def _examples(path: Path, subject: Subject) -> Examples:
+def _slices(table: Table, count: int) -> dict[str, tuple[Strings, tuple[str, ...]]]:
+    """Slice attribute to `(count,)` levels and all levels it has, sorted by name."""
+    columns = {
+        name.removeprefix("slice:"): table.array(name, "U", (count,))
+        for name in sorted(table.arrays)
+        if name.startswith("slice:")
+    }
+    declared = table.field("levels")
+    if not isinstance(declared, dict) or set(declared) != set(columns):
+        raise table.refuse(f"expected the levels of each of {sorted(columns)}")
+    slices = {}
+    for name, column in columns.items():
+        levels = tuple(str(level) for level in declared[name])
+        if len(levels) > MAX_LEVELS or len(set(levels)) != len(levels):
+            raise table.refuse(
+                f"expected at most {MAX_LEVELS} levels of {name}, each once, got {len(levels)}"
+            )
+        if "" in levels:
+            raise table.refuse(f"expected a level of {name} for every example, got empty ones")
+        strangers = sorted(set(column.tolist()) - set(levels))
+        if strangers:
+            raise table.refuse(f"expected levels of {name} among {levels}, got {strangers}")
+        slices[name] = column, levels
+    return slices
+
+
+def _restricted_slices(
+    path: Path, subject: Subject, ids: Strings, names: tuple[str, ...]
+) -> dict[str, tuple[Strings, tuple[str, ...]]]:
+    table = Table(path, "leangate/restricted/1")
+    table.expect_subject(subject, "data_sha256", "code_sha256")
+    if not np.array_equal(table.array("ids", "U", (None,)), ids):
+        raise table.refuse("expected the ids of examples.npz in the same order, got others")
+    slices = _slices(table, len(ids))
+    if set(slices) != set(names):
+        raise table.refuse(f"expected the slice columns {sorted(names)}, got {sorted(slices)}")
+    return slices
+
+
+def _examples(path: Path, subject: Subject, restricted: Path | None) -> Examples:
     table = Table(path, "leangate/examples/1")
     table.expect_subject(subject, "data_sha256")
     ids = expect_unique(table.array("ids", "U", (None,)), path)
@@ -155,34 +207,18 @@ def _examples(path: Path, subject: Subject) -> Examples:
     labels = table.array("labels", "i", (count,)).astype(np.int64)
     if len(classes) < 2 or labels.min() < 0 or labels.max() >= len(classes):
         raise EvidenceError(f"expected labels within {len(classes)} classes", where=str(path))
-    columns = {
-        name.removeprefix("slice:"): table.array(name, "U", (count,))
-        for name in sorted(table.arrays)
-        if name.startswith("slice:")
-    }
-    declared = table.field("levels")
-    if not isinstance(declared, dict) or set(declared) != set(columns):
-        raise EvidenceError(f"expected the levels of each of {sorted(columns)}", where=str(path))
-    levels = {name: tuple(str(level) for level in declared[name]) for name in columns}
-    for name, column in columns.items():
-        if len(levels[name]) > MAX_LEVELS or len(set(levels[name])) != len(levels[name]):
-            raise EvidenceError(
-                f"expected at most {MAX_LEVELS} levels of {name}, each once, got {len(levels[name])}",
-                where=str(path),
-            )
-        if "" in levels[name]:
-            raise EvidenceError(
-                f"expected a level of {name} for every example, got empty ones", where=str(path)
-            )
-        strangers = sorted(set(column.tolist()) - set(levels[name]))
-        if strangers:
-            raise EvidenceError(
-                f"expected levels of {name} among {levels[name]}, got {strangers}", where=str(path)
-            )
+    slices = _slices(table, count)
+    apart = table.names("restricted") if "restricted" in table.header else ()
+    if set(apart) & set(slices):
+        raise table.refuse(f"expected restricted columns apart, got {sorted(set(apart) & set(slices))} here")
+    if apart and restricted is not None:
+        slices |= _restricted_slices(restricted, subject, ids, apart)
     units, test_sha256 = table.array("units", "U", (count,)), table.field("test_sha256")
     if not isinstance(test_sha256, str):
         raise table.refuse(f"expected the SHA-256 of the test split, got {test_sha256!r:.80}")
-    return Examples(ids, units, labels, classes, columns, levels, test_sha256)
+    columns = {name: slices[name][0] for name in sorted(slices)}
+    levels = {name: slices[name][1] for name in sorted(slices)}
+    return Examples(ids, units, labels, classes, columns, levels, test_sha256, apart)
 
 
 def expect_probabilities(scores: npt.NDArray[np.floating[Any]], ids: Strings, where: str) -> None:
@@ -282,18 +318,22 @@ _FILES = (
 """What `evaluate` writes."""
 
 
-def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Evidence:
+def read_evidence(
+    folder: Path, timing_folder: Path, subject: Subject, restricted: Path | None = None
+) -> Evidence:
     """Read all evidence on one candidate and refuse what is not about `subject`.
 
     Args:
         folder: Holds everything but `timing.npz`.
         timing_folder: Holds `timing.npz`; apart, because timing alone cannot be repeated byte for byte.
         subject: What the evidence must be about.
+        restricted: The table of sensitive slice columns, read if `examples.npz` says that there is one;
+            without it those columns are withheld.
 
     Raises:
         EvidenceError: if any file is missing, malformed, or about something else.
     """
-    examples = _examples(folder / "examples.npz", subject)
+    examples = _examples(folder / "examples.npz", subject, restricted)
     baseline, candidate = (
         _scores(folder / f"{model}.npz", subject, model, examples) for model in ("baseline", "candidate")
     )
@@ -303,6 +343,9 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
             where=str(folder / "candidate.npz"),
         )
     models = ("baseline_sha256", "candidate_sha256")
+    files = {name: folder / name for name in _FILES} | {"timing.npz": timing_folder / "timing.npz"}
+    if restricted is not None and examples.restricted:
+        files[RESTRICTED] = restricted
     return Evidence(
         subject=subject,
         examples=examples,
@@ -313,6 +356,5 @@ def read_evidence(folder: Path, timing_folder: Path, subject: Subject) -> Eviden
         timing=read_timing(timing_folder / "timing.npz", subject),
         cost=_json_of(folder / "cost.json", "leangate/cost/1", subject, *models),
         groups=_json_of(folder / "groups.json", "leangate/groups/1", subject, *models, "data_sha256"),
-        files={name: sha256_file(folder / name) for name in _FILES}
-        | {"timing.npz": sha256_file(timing_folder / "timing.npz")},
+        files={name: sha256_file(path) for name, path in files.items()},
     )

@@ -267,7 +267,15 @@ def _dispatch(options: argparse.Namespace, root: Path) -> int:
         case "verify":
             from leangate.verify import verify
 
-            return _print(*verify(options.bundle, options.trust, as_json=options.json, at=options.at))
+            return _print(
+                *verify(
+                    options.bundle,
+                    options.trust,
+                    as_json=options.json,
+                    at=options.at,
+                    restricted=options.restricted,
+                )
+            )
         case "keys":
             from leangate.keys import new_keys, show_key
 

@@ -55,12 +55,14 @@ def sign(root: Path, bundle: Path) -> tuple[str, int]:
     from pipeline.attestation.keys import need_signer
     from pipeline.attestation.origin import read_origin
     from pipeline.card.contents import ATTESTATIONS, read_bundle
+    from pipeline.restricted import restricted_folder
     from pipeline.verification import verify_bundle
 
     signer = need_signer(os.environ, "leangate sign")
     origin = read_origin(root)
     # The statements say PASSED: nobody signs what does not follow from the evidence.
-    unchecked = [step.said for step in verify_bundle(bundle, signatures=False) if step.state == "unchecked"]
+    steps = verify_bundle(bundle, signatures=False, restricted=restricted_folder())
+    unchecked = [step.said for step in steps if step.state == "unchecked"]
     if unchecked:
         raise EvidenceError(
             f"expected a bundle that can be verified whole, got {unchecked[0]}", where=str(bundle)

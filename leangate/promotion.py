@@ -152,6 +152,7 @@ def approve(root: Path, model: str, version: str, alias: str, until: str | None)
     from pipeline.card.contents import MANIFEST, read_bundle
     from pipeline.promotion.statements import Approval, sign_approval
     from pipeline.registry_acts import open_registry
+    from pipeline.restricted import restricted_folder
     from pipeline.verification import verify_bundle
 
     day, signer = _day(until, _DAYS, "approve"), need_signer(os.environ, "leangate approve")
@@ -159,7 +160,8 @@ def approve(root: Path, model: str, version: str, alias: str, until: str | None)
         registry.expect_protected(alias)
         from checks.canonical import sha256_file
 
-        unchecked = [step.said for step in verify_bundle(bundle) if step.state == "unchecked"]
+        steps = verify_bundle(bundle, restricted=restricted_folder())
+        unchecked = [step.said for step in steps if step.state == "unchecked"]
         if unchecked:
             raise EvidenceError(
                 f"expected a bundle that can be verified whole, got {unchecked[0]}",

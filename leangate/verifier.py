@@ -28,7 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def work() -> int:
-        text, code = verify(options.bundle, options.trust, as_json=options.json, at=options.at)
+        text, code = verify(
+            options.bundle,
+            options.trust,
+            as_json=options.json,
+            at=options.at,
+            restricted=options.restricted,
+        )
         sys.stdout.write(text)
         sys.stdout.flush()
         return code

@@ -30,7 +30,8 @@ exit codes:
   1  something does not; the last line says what
   2  wrong use, or no bundle there
   4  could not be checked: a file cannot be read or is of a schema that is not known here, the policy names
-     checks that are not installed, or the card is of another version and no trusted signature answers for it
+     checks that are not installed; or, where no trusted signature answers for it, the card is of another
+     version, or verdicts need sensitive columns that the bundle leaves out and --restricted does not give
 """
 
 
@@ -56,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at", metavar="YYYY-MM-DD", help="judge waivers as of this day, UTC; by default today"
     )
+    parser.add_argument(
+        "--restricted",
+        type=Path,
+        metavar="FILE",
+        help="table of the sensitive slice columns, which the bundle names by its SHA-256; or a folder that "
+        "holds it as SHA256.npz",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -78,11 +86,19 @@ def _day(at: str | None) -> date | None:
         raise InputError(f"expected a day as YYYY-MM-DD, got {at!r}"[:100], where="--at") from error
 
 
-def verify(folder: Path, trust: Sequence[Path], *, as_json: bool, at: str | None = None) -> tuple[str, int]:
+def verify(
+    folder: Path,
+    trust: Sequence[Path],
+    *,
+    as_json: bool,
+    at: str | None = None,
+    restricted: Path | None = None,
+) -> tuple[str, int]:
     """Return what to print, and the exit code.
 
     Raises:
-        InputError: if there is no such folder, no key to trust, or `at` names no day.
+        InputError: if there is no such folder, no key to trust, `at` names no day, or `restricted` is not
+            the table that the bundle names.
         LeanGateError: if it cannot be checked.
     """
     from checks.errors import EvidenceError, InputError, PolicyError, SchemaError, StorageError
@@ -113,7 +129,7 @@ def verify(folder: Path, trust: Sequence[Path], *, as_json: bool, at: str | None
     steps: list[Step] = []
     error: LeanGateError | None = None
     try:
-        for step in verify_bundle(folder, trusted, on=on, revoked=revoked):
+        for step in verify_bundle(folder, trusted, on=on, revoked=revoked, restricted=restricted):
             steps.append(step)  # noqa: PERF402 - what held before one does not is shown
     except (EvidenceError, PolicyError) as caught:
         error = caught

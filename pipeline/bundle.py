@@ -13,6 +13,7 @@ from typing import Any
 
 from checks.canonical import sha256_file
 from checks.errors import EvidenceError
+from checks.evidence import RESTRICTED
 from pipeline.card.contents import (
     BUNDLE_SCHEMA,
     GOVERNANCE,
@@ -142,6 +143,7 @@ def _check_originals(layout: Layout, contents: Contents) -> None:
             raise EvidenceError(
                 f"expected {what} {want}, got {came}", where=str(path), hint="run `dvc repro`"
             )
+    _check_restricted(layout, contents)
     splits = contents.data.inner("splits")
     said = {
         "splits": {name: splits.count(name) for name in splits.value if splits.count(name)},
@@ -157,6 +159,18 @@ def _check_originals(layout: Layout, contents: Contents) -> None:
             + f", got {said}"[:400],
             where=str(layout.data / "data.json"),
             hint="the file was changed after it was made; run `dvc repro`",
+        )
+
+
+def _check_restricted(layout: Layout, contents: Contents) -> None:
+    """Hold the table that stays here against the decision, which the bundle will name it by."""
+    want = contents.restricted_sha256
+    path = layout.evidence(contents.verdict.text("slot")) / RESTRICTED
+    if want is not None and (not path.is_file() or sha256_file(path) != want):
+        raise EvidenceError(
+            f"expected the restricted table {want}, got none or another",
+            where=str(path),
+            hint="run `dvc repro`",
         )
 
 
@@ -189,6 +203,7 @@ def _manifest(folder: Path, contents: Contents, environment: Fields) -> dict[str
         "onnx_sha256": verdict.text("onnx_sha256"),
         "policy_sha256": verdict.text("policy_sha256"),
         "decision_sha256": verdict.text("decision_sha256"),
+        **({"restricted_sha256": contents.restricted_sha256} if contents.restricted_sha256 else {}),
         "subject": contents.evidence.subject.to_json(),
         "passes": contents.compression.value["passes"],
         "environment": dict(environment.value),

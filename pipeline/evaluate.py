@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +42,47 @@ def _expect_same_data(finalist: Finalist, dataset: Dataset, layout: Layout) -> N
 def _write_examples(folder: Path, split: Split, dataset: Dataset) -> None:
     from pipeline.probes.tables import write_table
 
+    shown = [name for name in dataset.slices if name not in dataset.sensitive]
     header = {
         "schema": "leangate/examples/1",
         "data_sha256": dataset.sha256,
         "test_sha256": dataset.digest("test"),
         "classes": list(dataset.classes),
-        "levels": {name: sorted(set(dataset.columns[name].tolist())) for name in dataset.slices},
+        "levels": _levels(dataset, shown),
     }
-    columns = {f"slice:{name}": levels for name, levels in split.columns.items()}
+    if dataset.sensitive:
+        header["restricted"] = list(dataset.sensitive)
+    columns = {f"slice:{name}": split.columns[name] for name in shown}
     write_table(
         folder / "examples.npz",
         header,
         {"ids": split.ids, "units": split.units, "labels": split.labels, **columns},
     )
+
+
+def _levels(dataset: Dataset, names: Sequence[str]) -> dict[str, list[str]]:
+    return {name: sorted(set(dataset.columns[name].tolist())) for name in names}
+
+
+def _write_restricted(folder: Path, split: Split, dataset: Dataset, digests: dict[str, str]) -> None:
+    """Write the sensitive columns apart; the same table whichever candidate is judged."""
+    import hashlib
+
+    from checks.evidence import RESTRICTED
+    from pipeline.probes.tables import write_table
+
+    images = hashlib.sha256(b"leangate/restricted/1")
+    images.update(dataset.pixels.tobytes())
+    header = {
+        "schema": "leangate/restricted/1",
+        **digests,
+        "levels": _levels(dataset, dataset.sensitive),
+        # Ids and levels can be guessed, images cannot: without them a digest of this table tells nobody
+        # whether a guess is right, and with the same images it is the same.
+        "salt": images.hexdigest(),
+    }
+    columns = {f"slice:{name}": split.columns[name] for name in dataset.sensitive}
+    write_table(folder / RESTRICTED, header, {"ids": split.ids, **columns})
 
 
 def _write_scores(
@@ -197,6 +226,8 @@ def _measure(layout: Layout, params: Params, finalist: Finalist, slot: str) -> N
     )
     with output_dir(layout.evidence(slot)) as folder:
         _write_examples(folder, split, dataset)
+        if dataset.sensitive:
+            _write_restricted(folder, split, dataset, digests)
         _write_scores(folder, split, scores, sessions, finalist, digests)
         _write_contract(folder, contract, params, models | digests)
         _write_attacks(folder, attacks, params, models | digests)

@@ -14,7 +14,7 @@ from checks.attempts import Attempt, read_attempt
 from checks.canonical import read_json, sha256_file
 from checks.decision import Decision, absent, decide, decide_unreadable
 from checks.errors import EvidenceError, InputError, LeanGateError, ParamsError
-from checks.evidence import Evidence, Subject, read_evidence
+from checks.evidence import RESTRICTED, Evidence, Subject, read_evidence
 from pipeline.data.dataset import data_digest
 from pipeline.data.test_examples import expect_test_split
 from pipeline.files import write_json
@@ -58,7 +58,8 @@ def _read(layout: Layout, slot: str) -> Evidence:
         data_sha256=data_digest(layout.data),
         code_sha256=code_sha256(),
     )
-    evidence = read_evidence(layout.evidence(slot), layout.timing(slot), subject)
+    folder = layout.evidence(slot)
+    evidence = read_evidence(folder, layout.timing(slot), subject, folder / RESTRICTED)
     expect_test_split(evidence.examples, layout.data, str(layout.evidence(slot) / "examples.npz"))
     _expect_cost(layout, slot, evidence)
     expect_whole(evidence, str(layout.evidence(slot) / "attacks.npz"))

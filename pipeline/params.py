@@ -71,6 +71,9 @@ class Prepare(Section):
     pseudonyms: bool = Field(
         default=False, description="ids and units as salted digests; names stay in `restricted/`"
     )
+    sensitive: tuple[Name, ...] = Field(
+        default=(), description="of the slices; what they say of single examples never leaves with a bundle"
+    )
     max_examples: int = Field(default=1_000_000, ge=1)
     max_pixels: int = Field(default=4096 * 4096, ge=1, description="of one image, checked before decoding")
 
@@ -79,6 +82,23 @@ class Prepare(Section):
         file = Path(self.source.rsplit(":", 1)[0] if ".py:" in self.source else self.source)
         if not file.is_relative_to(self.input):
             raise ValueError(f"expected input to be or to hold the source's file {file}, got {self.input}")
+        return self
+
+    @model_validator(mode="after")
+    def _sensitive_are_slices(self) -> Self:
+        for index, name in enumerate(self.sensitive):
+            known = [slice_ for slice_ in self.slices if slice_ not in self.sensitive[:index]]
+            if name not in known:
+                raise PydanticCustomError(
+                    "no_slice",
+                    "expected names in prepare.slices ({known}), each once, got {name}{near}",
+                    {
+                        "key": f"prepare.sensitive[{index}]",
+                        "known": ", ".join(self.slices) or "none",
+                        "name": repr(name),
+                        "near": did_you_mean(name, known),
+                    },
+                )
         return self
 
 

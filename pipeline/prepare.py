@@ -217,6 +217,7 @@ def run(layout: Layout, params: Params) -> None:
     facts = {
         "schema": "leangate/data/1",
         **hidden,
+        **({"sensitive": list(params.prepare.sensitive)} if params.prepare.sensitive else {}),
         "classes": classes,
         "pixel_max": int(examples.pixel_max),
         "shape": [int(size) for size in examples.pixels.shape[1:]],

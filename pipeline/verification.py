@@ -12,10 +12,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from checks.attempts import read_attempt
+from checks.attempts import Attempt, read_attempt
 from checks.canonical import dumps, read_json
-from checks.decision import decide
+from checks.decision import Decision, Outcome, decide
 from checks.errors import EvidenceError
+from checks.evidence import RESTRICTED
 from pipeline.card.contents import (
     ATTESTATIONS,
     CARD,
@@ -29,7 +30,8 @@ from pipeline.card.documents import documents
 from pipeline.fields import Fields
 from pipeline.judgement import describe, expect_attempted, expect_cost, expect_whole
 from pipeline.plain import shorten
-from pipeline.policy_file import load_policy
+from pipeline.policy_file import PolicyFile, load_policy
+from pipeline.restricted import find_restricted, measure_shown, measurements_shown
 from pipeline.version import VERSION
 from pipeline.waiver import today
 from pipeline.waivers import check_waivers
@@ -90,8 +92,8 @@ def _expect_same(recorded: Mapping[str, Any], derived: Mapping[str, Any], where:
     )
 
 
-def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
-    """Judge the evidence under the policy as the stage `gate` did."""
+def _prepare(folder: Path, contents: Contents) -> tuple[PolicyFile, Attempt, str, str | None]:
+    """Read policy, attempt, slot and candidate, and refuse evidence that contradicts itself."""
     file = load_policy(folder / "policy.yaml")
     slots = read_json(folder / "records" / "shortlist.json")["slots"]
     slot = contents.verdict.text("slot")
@@ -101,8 +103,58 @@ def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
         expect_cost(contents.evidence, model, record.value, f"{where / 'cost.json'} {model}")
     path = folder / "records" / "attempts.json"
     attempt = expect_attempted(read_attempt(path), contents.evidence, str(path))
+    return file, attempt, slot, slots[slot]
+
+
+def _derive(folder: Path, contents: Contents) -> dict[str, Any]:
+    """Judge the evidence under the policy as the stage `gate` did."""
+    file, attempt, slot, candidate = _prepare(folder, contents)
     decision = decide(file.checks, contents.evidence, file.policy, alpha=attempt.alpha(file.policy))
-    return describe(slot, slots[slot], file, attempt, decision, contents.evidence)
+    return describe(slot, candidate, file, attempt, decision, contents.evidence)
+
+
+def _verdicts(folder: Path, manifest: Fields, contents: Contents) -> Step:
+    """Derive the decision whole."""
+    recorded, derived = contents.decision.value, _derive(folder, contents)
+    if manifest.inner("environment").text("leangate") != VERSION:
+        recorded, derived = _without_words(recorded), _without_words(derived)
+    _expect_same(recorded, derived, str(folder / "decision.json"))
+    findings, measurements = derived["findings"], derived["measurements"]
+    return Step(
+        "verdicts",
+        f"{len(findings)} findings and {len(measurements)} measurements follow from the evidence",
+    )
+
+
+def _verdicts_without(folder: Path, contents: Contents, trusted: Mapping[str, Key] | None) -> Step:
+    """Derive what needs no column that is withheld: no verdict, since claims of harm are judged together."""
+    file, attempt, slot, candidate = _prepare(folder, contents)
+    recorded, sha256 = contents.decision.value, contents.restricted_sha256
+    evidence, alpha = contents.evidence, attempt.alpha(file.policy)
+    measured = measure_shown(evidence, file)
+    made = Decision(Outcome.ERROR, (), measured, alpha)
+    derived = describe(slot, candidate, file, attempt, made, evidence)
+    derived["evidence"] |= {RESTRICTED: sha256}
+    shown = measurements_shown(recorded["measurements"], evidence, file)
+    _expect_same(
+        _without_verdicts(dict(recorded) | {"measurements": shown}),
+        _without_verdicts(derived),
+        str(folder / "decision.json"),
+    )
+    names = ", ".join(shorten(name, 60) for name in evidence.examples.withheld)
+    said = (
+        f"{len(measured)} of {len(recorded['measurements'])} measurements follow from the evidence; the "
+        f"others and all {len(recorded['findings'])} findings need {names}, in the restricted table {sha256}"
+    )
+    if trusted is None:
+        return Step(
+            "verdicts", f"{said}: --restricted derives them, or --trust checks who signed", "unchecked"
+        )
+    return Step("verdicts", f"{said}: the signature answers for them")
+
+
+def _without_verdicts(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry for key, entry in value.items() if key not in ("findings", "outcome", "open")}
 
 
 def _expect_documents(folder: Path, manifest: Fields, contents: Contents) -> None:
@@ -161,6 +213,7 @@ def verify_bundle(
     signatures: bool = True,
     on: date | None = None,
     revoked: Mapping[str, str] | None = None,
+    restricted: Path | None = None,
 ) -> Iterator[Step]:
     """Check a bundle step by step.
 
@@ -170,15 +223,24 @@ def verify_bundle(
         signatures: Whether to look at them; whoever signs anew does not.
         on: The day on which waivers must hold, UTC; today by default.
         revoked: Ids of keys that no longer count to what is known of it; none of them is in `trusted`.
+        restricted: The table of sensitive slice columns, or a folder that may hold it as `<sha256>.npz`.
 
     Raises:
+        InputError: if `restricted` is a file, and not the one that the decision names.
         EvidenceError: at the first thing that does not hold.
         PolicyError: if the policy is none.
         CheckError: if the policy names a check of a distribution that is not installed.
         StorageError: if a file cannot be read.
     """
     try:
-        yield from _steps(folder, trusted, signatures=signatures, on=on or today(), revoked=revoked or {})
+        yield from _steps(
+            folder,
+            trusted,
+            signatures=signatures,
+            on=on or today(),
+            revoked=revoked or {},
+            restricted=restricted,
+        )
     except _MALFORMED as error:
         # Files can be wrong in ways nobody thought of; what cannot be read as a bundle is none.
         raise EvidenceError(
@@ -193,30 +255,24 @@ def _steps(
     signatures: bool,
     on: date,
     revoked: Mapping[str, str],
+    restricted: Path | None,
 ) -> Iterator[Step]:
     manifest = read_manifest(folder)
     files = manifest.inner("files")
     total = sum(files.inner(name).count("bytes") for name in files.value)
     yield Step("files", f"{len(files.value)} files, {total:,} bytes, each with its SHA-256")
-    contents = read_contents(folder)
+    contents = read_contents(folder, find_restricted(folder, restricted))
     expect_named(manifest, contents)
     about = contents.digest("model.onnx")
     yield Step("subject", f"decision, policy, records and evidence are about model.onnx {about}")
-    derived = _derive(folder, contents)
-    maker = manifest.inner("environment").text("leangate")
-    same_version = maker == VERSION
-    recorded = contents.decision.value
-    if not same_version:
-        recorded, derived = _without_words(recorded), _without_words(derived)
-    _expect_same(recorded, derived, str(folder / "decision.json"))
-    findings, measurements = derived["findings"], derived["measurements"]
-    yield Step(
-        "verdicts",
-        f"{len(findings)} findings and {len(measurements)} measurements follow from the evidence",
-    )
+    if contents.evidence.examples.withheld:
+        yield _verdicts_without(folder, contents, trusted)
+    else:
+        yield _verdicts(folder, manifest, contents)
     if contents.waivers:
         yield _waivers(folder, contents, on)
-    if same_version:
+    maker = manifest.inner("environment").text("leangate")
+    if maker == VERSION:
         _expect_documents(folder, manifest, contents)
         said = f"{CARD} and {len(DOCUMENTS) - 1} more say what follows from the evidence, and nothing else"
         yield Step("documents", said)

@@ -16,7 +16,7 @@ import pytest
 from checks.attempts import Round
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
-from checks.evidence import Subject
+from checks.evidence import RESTRICTED, Subject
 from pipeline.attestation.keys import make_keys
 from pipeline.data.dataset import content_digest, data_digest
 from pipeline.data.test_examples import read_test_digest
@@ -48,6 +48,7 @@ class Names:
     policy: str = "default"
     onnx_tail: bytes = b""
     pixels: int = 0
+    sensitive: tuple[str, ...] = ()
 
 
 def onnx_bytes(seed: int, classes: int = 10) -> bytes:
@@ -116,6 +117,7 @@ def _write_data(layout: Layout, names: Names) -> str:
         "shape": list(SHAPE),
         "rows": len(rows["id"]),
         "slices": list(LEVELS),
+        **({"sensitive": list(names.sensitive)} if names.sensitive else {}),
         "slice_origins": origins,
         "test_sha256": content_digest(pixels[60:], rows["label"][60:]),
         "examples_sha256": sha256_file(layout.data / "examples.npz"),
@@ -177,7 +179,13 @@ def _write_evidence(layout: Layout, names: Names, subject: Json) -> dict[str, st
     pair = {name: subject[name] for name in ("baseline_sha256", "candidate_sha256")}
     code = {"code_sha256": subject["code_sha256"]}
     levels = {name: sorted(set(rows[name])) for name in LEVELS}
+    if names.sensitive:
+        header = {"schema": "leangate/restricted/1"} | data | code
+        header |= {"levels": {name: levels.pop(name) for name in names.sensitive}}
+        apart = {f"slice:{name}": columns.pop(f"slice:{name}") for name in names.sensitive}
+        write_table(evidence / RESTRICTED, header, {"ids": ids} | apart)
     header = {"schema": "leangate/examples/1", "classes": list(names.classes), "levels": levels} | data
+    header |= {"restricted": list(names.sensitive)} if names.sensitive else {}
     header |= {"test_sha256": read_test_digest(layout.data)}
     write_table(evidence / "examples.npz", header, {"ids": ids, "units": ids, "labels": labels} | columns)
     scores = np.eye(len(names.classes), dtype=np.float32)[labels]
@@ -494,7 +502,8 @@ def judge_project(
     write_json(layout.evidence("first") / "cost.json", cost)
     decision = json.loads(layout.decision("first").read_text())
     subject = Subject(**decision["subject"])
-    evidence = read_evidence(layout.evidence("first"), layout.timing("first"), subject)
+    folder = layout.evidence("first")
+    evidence = read_evidence(folder, layout.timing("first"), subject, folder / RESTRICTED)
     file = load_policy(layout.policy)
     write_attempt(
         layout,

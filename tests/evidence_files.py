@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from checks.attempts import Round, find_attempt, next_round
 from checks.canonical import sha256_bytes, sha256_file
 from checks.contract_runs import RUNS
-from checks.evidence import Attacks, Evidence, Examples, Subject
+from checks.evidence import RESTRICTED, Attacks, Evidence, Examples, Subject
 from pipeline.data.dataset import content_digest, data_digest
 from pipeline.data.test_examples import read_test_digest
 from pipeline.files import write_bytes, write_json
@@ -58,6 +58,7 @@ def write_data(layout: Layout, examples: Examples, **elsewhere: dict[str, str]) 
             "schema": "leangate/data/1",
             "classes": list(examples.classes),
             "slices": list(examples.columns),
+            **({"sensitive": list(examples.restricted)} if examples.restricted else {}),
             "pixel_max": 255,
             "shape": [1, 1, 1],
             "rows": len(rows["id"]),
@@ -85,12 +86,22 @@ def _write_tables(layout: Layout, slot: str, evidence: Evidence) -> None:
     folder.mkdir(parents=True)
     layout.timing(slot).mkdir(parents=True)
     examples, attacks, timing = evidence.examples, evidence.attacks, evidence.timing
+    levels = {name: list(levels) for name, levels in examples.levels.items()}
+    apart = {name: levels.pop(name) for name in examples.restricted}
+    columns = {f"slice:{name}": column for name, column in examples.columns.items()}
+    columns_apart = {f"slice:{name}": columns.pop(f"slice:{name}") for name in apart}
     header: dict[str, Any] = {
         "classes": list(examples.classes),
         "test_sha256": examples.test_sha256,
-        "levels": {name: list(levels) for name, levels in examples.levels.items()},
+        "levels": levels,
     }
-    columns = {f"slice:{name}": column for name, column in examples.columns.items()}
+    if apart:
+        header["restricted"] = list(apart)
+        write_table(
+            folder / RESTRICTED,
+            {"schema": "leangate/restricted/1", **subject, "levels": apart},
+            {"ids": examples.ids, **columns_apart},
+        )
     write_table(
         folder / "examples.npz",
         {"schema": "leangate/examples/1", **subject, **header},

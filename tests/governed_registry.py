@@ -151,6 +151,7 @@ def make_bundle(
     tail: bytes = b"",
     after: Made | None = None,
     title: str = "",
+    sensitive: tuple[str, ...] = (),
 ) -> Made:
     """Make a project whose candidate passes, judged for real, with its bundle.
 
@@ -162,9 +163,10 @@ def make_bundle(
         tail: More bytes at the end of the ONNX file: another candidate.
         after: What was judged before it on the same test split.
         title: Of the model on its card, in place of the project's: another bundle.
+        sensitive: Slice columns that lie apart, in the restricted table.
     """
     root.mkdir(parents=True, exist_ok=True)
-    layout = build_project(root, Names(onnx_tail=tail, pixels=crc32(model.encode())))
+    layout = build_project(root, Names(onnx_tail=tail, pixels=crc32(model.encode()), sensitive=sensitive))
     before = None if after is None else read_attempt(after.layout.attempt("first"))
     judge_project(layout, policy=policy, after=() if before is None else before.rounds)
     with _signing(key):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checks.canonical import dumps, sha256_value
+from checks.evidence import RESTRICTED
 from pipeline.card.contents import ANNEX_IV, CARD, CROSSWALK, GOVERNANCE, Contents
 from pipeline.card.figures import Judged, order_slices, read_judged, title_of
 from pipeline.card.licences import spdx_id
@@ -140,7 +141,9 @@ def _model_card(contents: Contents, judged: Judged) -> dict[str, Any]:
     model = contents.model
     shape = "x".join(str(size) for size in model.value["shape"])
     data = [{"ref": ref} for ref in _data_refs(contents)]
-    tables = sorted(f"evidence/{name}" for name in contents.decision.inner("evidence").value)
+    tables = sorted(
+        f"evidence/{name}" for name in contents.decision.inner("evidence").value if name != RESTRICTED
+    )
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from checks.attempts import expect_attempt, read_attempt
 from checks.canonical import dumps, sha256_file, sha256_value
 from checks.errors import EvidenceError, GovernanceError
-from checks.evidence import Evidence, Subject, read_evidence
+from checks.evidence import RESTRICTED, Evidence, Subject, read_evidence
 from pipeline.card.files import expect_names, list_files
 from pipeline.decision_file import DECISION_SCHEMA, parse_decision
 from pipeline.fields import Fields, read_fields
@@ -73,6 +74,7 @@ DOCUMENTS = (CARD, PAGE, ANNEX_IV, CROSSWALK, CROSSWALK_JSON, BOM)
 _ABOUT = (*DOCUMENTS, MANIFEST, ATTESTATIONS)
 """What describes the other files."""
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _SELF = "manifest_sha256"
 _STALE = "the files are of different runs, or were changed; run `dvc repro`"
 
@@ -111,6 +113,11 @@ class Contents:
     def outcome(self) -> str:
         """`passed`, or `waived` where the decision is closed and waivers let it through."""
         return "waived" if self.waivers else "passed"
+
+    @property
+    def restricted_sha256(self) -> str | None:
+        """SHA-256 of the table of sensitive slice columns, which no bundle holds; None if there is none."""
+        return self.decision.inner("evidence").maybe_text(RESTRICTED)
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 of one file of the bundle."""
@@ -214,6 +221,16 @@ def _check_data(data: Fields, findings: Fields, subject: Subject) -> None:
     _expect(True, findings.flag("open"), "open", findings.where)
 
 
+def _check_restricted(evidence: Evidence, recorded: Fields, data: Fields) -> None:
+    """Hold the columns that lie apart against what the data declare, and the decision's digest of them."""
+    apart = list(evidence.examples.restricted)
+    _expect(data.value.get("sensitive", []), apart, "the sensitive columns", "evidence/examples.npz")
+    named = sorted([*TABLES, RESTRICTED] if apart else TABLES)
+    _expect(named, sorted(recorded.value), "evidence", recorded.where)
+    if apart and not SHA256.fullmatch(recorded.text(RESTRICTED)):
+        raise EvidenceError("expected a SHA-256", where=f"{recorded.where} {RESTRICTED}")
+
+
 def _check_attempt(path: Path, decision: Fields, evidence: Evidence) -> None:
     attempt = expect_attempt(
         read_attempt(path),
@@ -243,7 +260,7 @@ def _read_governance(path: Path) -> Governance:
         raise EvidenceError(error.what, where=error.where, hint=_STALE) from error
 
 
-def read_contents(folder: Path) -> Contents:
+def read_contents(folder: Path, restricted: Path | None = None) -> Contents:
     """Read the files of a bundle and refuse any that is not what the decision was about.
 
     1. The files are exactly those of a bundle; each is hashed.
@@ -256,6 +273,8 @@ def read_contents(folder: Path) -> Contents:
 
     Args:
         folder: The bundle; the documents and the manifest may still be missing.
+        restricted: The table of sensitive slice columns, of the digest that the decision names; None leaves
+            them withheld.
 
     Raises:
         EvidenceError: if anything is missing, malformed, or of something else.
@@ -292,10 +311,10 @@ def read_contents(folder: Path) -> Contents:
     _expect(digests["model.onnx"], made.text("sha256"), "SHA-256", made.where)
     _expect(subject.baseline_sha256, records["baseline"].text("sha256"), "SHA-256", records["baseline"].where)
     recorded = decision.inner("evidence")
-    _expect(sorted(TABLES), sorted(recorded.value), "evidence", recorded.where)
     for name in TABLES:
         _expect(recorded.text(name), digests[f"evidence/{name}"], "SHA-256", str(folder / "evidence" / name))
-    evidence = read_evidence(folder / "evidence", folder / "evidence", subject)
+    evidence = read_evidence(folder / "evidence", folder / "evidence", subject, restricted)
+    _check_restricted(evidence, recorded, records["data"])
     findings = read_fields(folder / "data-findings.json", "leangate/data-findings/1")
     _check_data(records["data"], findings, subject)
     _check_attempt(folder / "records" / "attempts.json", decision, evidence)
@@ -371,6 +390,7 @@ def expect_named(manifest: Fields, contents: Contents) -> None:
         name: contents.verdict.text(name)
         for name in ("slot", "candidate", "onnx_sha256", "policy_sha256", "decision_sha256")
     }
+    want |= {"restricted_sha256": contents.restricted_sha256}  # None where the manifest has no such key
     want |= {"subject": contents.evidence.subject.to_json(), "passes": contents.compression.value["passes"]}
     for name, value in want.items():
         _expect(value, manifest.value.get(name), name, f"{manifest.where} {name}")

@@ -55,6 +55,15 @@ def data_section(contents: Contents) -> list[Markdown]:
     if meanings:
         parts.append(table(("Slice column", "Meaning"), meanings))
     parts.append(literal(f"Checks of the data: {told}."))
+    if contents.restricted_sha256:
+        named = ", ".join(code(name) for name in contents.evidence.examples.restricted)
+        parts.append(
+            literal(
+                f"Sensitive: {named}. What they say of single examples is not in this bundle but in a "
+                f"restricted table of SHA-256 `{contents.restricted_sha256}`, which "
+                "`leangate verify --restricted` takes; figures on them are of groups."
+            )
+        )
     return [*parts, cite(contents, "records/data.json", "data-findings.json")]
 
 

@@ -125,6 +125,9 @@ def _parse_description(facts: Any) -> Description:
         raise ValueError(
             f"slices: expected names other than {name_some(COLUMNS, limit=20)}, got {name_some(slices)}"
         )
+    strangers = set(_texts(facts.get("sensitive", []), "sensitive")) - set(slices)
+    if strangers:
+        raise ValueError(f"sensitive: expected names of slices, got {name_some(sorted(strangers))}")
     return Description(
         classes=classes,
         slices=slices,

@@ -67,6 +67,7 @@ class Dataset:
         classes: Names in the order of the models' outputs.
         slices: Names of the slice columns.
         sha256: Identifies examples and manifest together.
+        sensitive: Those of the slice columns that no evidence but the restricted table may hold.
     """
 
     columns: Mapping[str, npt.NDArray[np.str_]]
@@ -75,6 +76,7 @@ class Dataset:
     classes: tuple[str, ...]
     slices: tuple[str, ...]
     sha256: str
+    sensitive: tuple[str, ...] = ()
 
     @property
     def manifest(self) -> pd.DataFrame:
@@ -173,6 +175,12 @@ def _check(
         raise DataError(
             f"expected columns {[*COLUMNS, *facts['slices']]}, got none named {missing}", where=str(path)
         )
+    strangers = [name for name in facts.get("sensitive", ()) if name not in facts["slices"]]
+    if strangers:
+        raise DataError(
+            f"expected sensitive columns among {facts['slices']}, got {strangers}",
+            where=str(path.with_name("data.json")),
+        )
     came = columns["id"].tolist()
     if came != ids:
         raise DataError("expected the ids of examples.npz in the same order, got others", where=str(path))
@@ -214,4 +222,5 @@ def read_dataset(folder: Path) -> Dataset:
         classes=tuple(facts["classes"]),
         slices=tuple(facts["slices"]),
         sha256=data_digest(folder),
+        sensitive=tuple(facts.get("sensitive", ())),
     )

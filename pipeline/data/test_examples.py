@@ -30,8 +30,8 @@ def _facts(folder: Path) -> dict[str, Any]:
     facts = read_json(path)
     if not isinstance(facts, dict) or facts.get("schema") != "leangate/data/1":
         raise DataError("expected schema leangate/data/1", where=str(path), hint=_HINT)
-    for key in ("classes", "slices"):
-        value = facts.get(key)
+    for key in ("classes", "slices", "sensitive"):
+        value = facts.setdefault(key, []) if key == "sensitive" else facts.get(key)
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise DataError(f"expected names, got {value!r:.80}", where=f"{path} {key}", hint=_HINT)
     if not isinstance(facts.get("test_sha256"), str):
@@ -102,6 +102,7 @@ def read_test_examples(folder: Path) -> Examples:
         columns={name: column[rows] for name, column in every.items()},
         levels={name: tuple(sorted(set(column.tolist()))) for name, column in every.items()},
         test_sha256=facts["test_sha256"],
+        restricted=tuple(facts["sensitive"]),
     )
 
 
@@ -124,6 +125,12 @@ def expect_test_split(examples: Examples, folder: Path, where: str) -> None:
     if prepared.columns.keys() != examples.columns.keys():
         raise EvidenceError(
             f"expected the slice columns {sorted(prepared.columns)}, got {sorted(examples.columns)}",
+            where=where,
+        )
+    if prepared.restricted != examples.restricted:
+        raise EvidenceError(
+            f"expected the sensitive columns {list(prepared.restricted)} apart, "
+            f"got {list(examples.restricted)}",
             where=where,
         )
     pairs |= {f"slice {name}": (prepared.columns[name], examples.columns[name]) for name in names}

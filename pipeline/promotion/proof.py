@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.attestation.envelopes import read_signed, who_signed
 from pipeline.card.contents import ATTESTATIONS, MANIFEST, Contents, read_bundle
 from pipeline.card.files import list_files
 from pipeline.params import load_yaml
+from pipeline.restricted import RESTRICTED_VARIABLE, find_restricted, restricted_folder
 from pipeline.verification import verify_bundle
 
 if TYPE_CHECKING:
@@ -169,25 +171,45 @@ def _expect_maker(bundle: Path, makers: Mapping[str, Key]) -> None:
         )
 
 
-def prove(bundle: Path, model: Path, makers: Mapping[str, Key]) -> Proof:
+def _expect_derived(bundle: Path, contents: Contents, restricted: Path | None) -> None:
+    """Refuse a signature in place of verdicts: whoever made the bundle does not answer for them here."""
+    if contents.restricted_sha256 and find_restricted(bundle, restricted) is None:
+        raise EvidenceError(
+            "expected every verdict derived, got none: that needs the restricted table "
+            f"{contents.restricted_sha256}",
+            where=str(bundle),
+            hint=f"the server's operator puts it as {contents.restricted_sha256}.npz into the folder that "
+            f"{RESTRICTED_VARIABLE} names",
+        )
+
+
+def prove(
+    bundle: Path,
+    model: Path,
+    makers: Mapping[str, Key],
+    environment: Mapping[str, str] = os.environ,
+) -> Proof:
     """Derive every verdict anew, and hold the files that would be loaded against what was judged.
 
     Args:
         bundle: The bundle that came with the version.
         model: The folder that MLflow would load.
         makers: Public keys by id; one of them must have signed the bundle.
+        environment: `LEANGATE_RESTRICTED` names the folder of restricted tables, if there is one.
 
     Raises:
         EvidenceError: at the first thing that does not hold.
         LeanGateError: if it cannot be checked.
     """
     _expect_maker(bundle, makers)
-    for step in verify_bundle(bundle, makers):
+    restricted = restricted_folder(environment)
+    for step in verify_bundle(bundle, makers, restricted=restricted):
         if step.state == "unchecked":
             raise EvidenceError(
                 f"expected all of it checked, got {step.name}: {step.said}", where=str(bundle)
             )
     _, contents = read_bundle(bundle)
+    _expect_derived(bundle, contents, restricted)
     signed = read_signed(bundle, contents, makers)
     subject = contents.evidence.subject
     files = _hash_all(model)

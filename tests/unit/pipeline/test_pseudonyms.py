@@ -76,6 +76,18 @@ def test_only_the_names_differ(people):
     assert hidden.digest("test") == shown.digest("test")  # names make no split fresh
 
 
+def test_sensitive_columns_are_named_where_there_are_any(people):
+    path = Layout(people).data / "data.json"
+    assert _prepare(people).sensitive == ()
+    assert "sensitive" not in json.loads(path.read_text())
+    digest = data_digest(Layout(people).data)
+    assert _prepare(people, sensitive=("slant",)).sensitive == ("slant",)
+    assert data_digest(Layout(people).data) == digest
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sensitive": ["age"]}))
+    with pytest.raises(DataError, match=r"expected sensitive columns among .* got \['age'\]"):
+        read_dataset(Layout(people).data)
+
+
 def test_pseudonyms_are_salted_and_stay(people):
     _prepare(people)
     path, before = Layout(people).pseudonyms, data_digest(Layout(people).data)

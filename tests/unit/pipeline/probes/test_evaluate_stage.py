@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from checks.contract import ContractCheck
 from checks.errors import EvidenceError, InputError, ModelError
-from checks.evidence import Providers, Subject, read_evidence
+from checks.evidence import RESTRICTED, Providers, Subject, read_evidence, read_table
 from pipeline import evaluate
 from pipeline.data.dataset import read_dataset
 from pipeline.probes.session import open_session, predict
@@ -109,6 +110,35 @@ def test_a_second_run_writes_the_same_bytes(evaluated):
         "groups.json",
     }
     assert not any(str(evaluated.layout.root).encode() in content for content in first.values())
+
+
+def test_sensitive_columns_lie_apart_and_nothing_else_changes(evaluated):
+    folder, timing, subject = (
+        evaluated.layout.evidence("first"),
+        _write_timing(evaluated),
+        _subject(evaluated),
+    )
+    clear, before = read_evidence(folder, timing, subject), _digests(folder)
+    assert RESTRICTED not in before
+    path = evaluated.layout.data / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sensitive": ["light"]}))
+    evaluate.run(evaluated.layout, evaluated.params, slot="first")
+    after = _digests(folder)
+    assert {name for name in after if after[name] != before.get(name)} == {"examples.npz", RESTRICTED}
+    header, arrays = read_table(folder / "examples.npz", "leangate/examples/1")
+    assert set(arrays) == {"ids", "units", "labels"}
+    assert (header["restricted"], header["levels"]) == (["light"], {})
+    withheld = read_evidence(folder, timing, subject).examples
+    assert (withheld.withheld, withheld.columns) == (("light",), {})
+    apart = read_evidence(folder, timing, subject, folder / RESTRICTED)
+    assert apart.examples.withheld == ()
+    assert apart.examples.columns["light"].tolist() == clear.examples.columns["light"].tolist()
+    assert apart.examples.levels == clear.examples.levels
+    assert apart.files.keys() == {*clear.files, RESTRICTED}
+    header, arrays = read_table(folder / RESTRICTED, "leangate/restricted/1")
+    assert set(arrays) == {"ids", "slice:light"}
+    pixels = read_dataset(evaluated.layout.data).pixels
+    assert header["salt"] == hashlib.sha256(b"leangate/restricted/1" + pixels.tobytes()).hexdigest()
 
 
 def test_other_seeds_and_other_code_show_in_the_bytes(evaluated, monkeypatch):
