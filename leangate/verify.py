@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="table of the sensitive slice columns, which the bundle names by its SHA-256; or a folder that "
-        "holds it as SHA256.npz",
+        "holds it as SHA256.npz; by default the folder that LEANGATE_RESTRICTED names",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -103,6 +103,7 @@ def verify(
     """
     from checks.errors import EvidenceError, InputError, PolicyError, SchemaError, StorageError
     from pipeline.card.contents import MANIFEST
+    from pipeline.restricted import restricted_folder
     from pipeline.verification import verify_bundle
 
     try:
@@ -117,7 +118,7 @@ def verify(
             where=str(folder),
             hint="name the folder that the stage `bundle` writes, artifacts/bundle",
         )
-    on = _day(at)
+    on, restricted = _day(at), restricted or restricted_folder()
     trusted, revoked = None, dict[str, str]()
     if trust:
         from pipeline.attestation.keys import read_revoked, read_trusted

@@ -147,9 +147,8 @@ def _verdicts_without(folder: Path, contents: Contents, trusted: Mapping[str, Ke
         f"others and all {len(recorded['findings'])} findings need {names}, in the restricted table {sha256}"
     )
     if trusted is None:
-        return Step(
-            "verdicts", f"{said}: --restricted derives them, or --trust checks who signed", "unchecked"
-        )
+        lacking = "given by neither --restricted nor LEANGATE_RESTRICTED, and no trusted signature answers"
+        return Step("verdicts", f"{said}: {lacking}", "unchecked")
     return Step("verdicts", f"{said}: the signature answers for them")
 
 

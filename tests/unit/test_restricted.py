@@ -285,7 +285,7 @@ def test_without_the_table_what_can_be_derived_is(layout, table, capsys):
 
 
 @pytest.mark.parametrize("command", [lambda words: main(["verify", *words]), verifier.main])
-def test_with_the_table_everything_is_derived(command, layout, table, tmp_path, capsys):
+def test_with_the_table_everything_is_derived(command, layout, table, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "tables"
     folder.mkdir()
     words = [str(layout.bundle), "--json", "--restricted"]
@@ -297,6 +297,11 @@ def test_with_the_table_everything_is_derived(command, layout, table, tmp_path, 
         steps = json.loads(capsys.readouterr().out)["steps"]
         assert "follow from the evidence" in steps[2]["said"]
         assert steps[2]["state"] == "holds"
+    assert command(words[:-1]) == 4
+    monkeypatch.setenv("LEANGATE_RESTRICTED", str(folder))
+    assert command(words[:-1]) == 0
+    monkeypatch.setenv("LEANGATE_RESTRICTED", str(table))
+    assert command(words[:-1]) == 2
 
 
 def test_another_table_is_wrong_use(layout, table, tmp_path, capsys):
