@@ -163,7 +163,7 @@ def _in_clear_as_well(layout):
         (_drop, "No such file"),
         (_table(_swap), "expected the slice light of the manifest"),
         (_table(_other_order), "expected the ids of examples.npz in the same order"),
-        (_table(_renamed), r"expected the slice columns \['light'\]"),
+        (_table(_renamed), r"restricted\.npz: expected the slice columns \['light'\], got \['dark'\]"),
         (_table(lambda header, _: header.update(data_sha256="0" * 64)), "expected evidence of data_sha256"),
         (_table(lambda header, _: header.update(code_sha256="0" * 64)), "expected evidence of code_sha256"),
         (_table(lambda header, _: header.update(schema="leangate/examples/1")), "leangate/restricted/1"),
@@ -400,11 +400,20 @@ def _undeclared_here(bundle, table):
     _mend(bundle)
 
 
-@pytest.mark.parametrize("change", [_put_in, _other_name, _unnamed, _a_path, _undeclared_here])
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        (_put_in, "expected the files"),
+        (_other_name, "bundle.json restricted_sha256: expected"),
+        (_unnamed, "decision.json evidence: expected evidence"),
+        (_a_path, "expected a SHA-256"),
+        (_undeclared_here, r"expected the sensitive columns \[\], got \['slant'\]"),
+    ],
+)
 @pytest.mark.parametrize("given", [True, False])
-def test_a_bundle_that_hides_what_is_apart_is_refused(bundle, table, change, given, tmp_path):
+def test_a_bundle_that_hides_what_is_apart_is_refused(bundle, table, change, want, given, tmp_path):
     change(bundle, table)
-    with pytest.raises(EvidenceError):
+    with pytest.raises(EvidenceError, match=want):
         list(verify_bundle(bundle, restricted=tmp_path if given else None))
 
 
