@@ -16,7 +16,8 @@ from checks.group_table import GroupTableCheck
 from checks.measurement import Measurement
 from checks.protocol import Check, look_up, metrics_of
 from pipeline.card.contents import SHA256
-from pipeline.decision_file import DECISION_SCHEMA, attribute_of
+from pipeline.decision_entries import attribute_of
+from pipeline.decision_file import DECISION_SCHEMA
 from pipeline.fields import read_fields
 from pipeline.policy_file import PolicyFile
 
