@@ -464,7 +464,7 @@ def test_what_could_not_be_checked_is_not_proven(
     from pipeline.verification import Step
 
     steps = iter([Step("files", "27 files"), Step("documents", "of another version", "unchecked")])
-    monkeypatch.setattr(proof, "verify_bundle", lambda *_: steps)
+    monkeypatch.setattr(proof, "verify_bundle", lambda *_, **__: steps)
     with pytest.raises(EvidenceError, match="expected all of it checked, got documents: of another version"):
         prove(made.layout.bundle, model, load_trust({"LEANGATE_REGISTRY": str(keys.config)}).makers)
 
